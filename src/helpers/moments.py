@@ -78,7 +78,8 @@ class Moments:
             if origin is None:
                 origin = batch.mean(axis=0, dtype=np.float64)
                 total, products = np.zeros_like(origin), np.zeros((origin.size, origin.size))
-            deviations = np.subtract(batch, origin, dtype=np.float64)
+            with np.errstate(invalid="ignore"):  # infinity is reported below, by name
+                deviations = np.subtract(batch, origin, dtype=np.float64)
             total += deviations.sum(axis=0)
             products += deviations.T @ deviations
             count += len(batch)

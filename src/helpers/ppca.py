@@ -108,6 +108,7 @@ class PPCA:
 
     def sample(self, count, seed):
         """Draw `count` pairs from the two-stage model of Eq. 1: x (count, n) and z (count, k)."""
+        count = integer("count", count, 1, 2**63 - 1)
         rng = np.random.default_rng(seed)
         n, k = self.W.shape
         z = rng.standard_normal((count, k))

@@ -1,0 +1,44 @@
+"""What importing the package costs and what stands on what."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import helpers
+
+FLOORS = {  # design: nothing imports upward
+    "_validation": set(),
+    "moments": {"_validation"},
+    "ppca": {"_validation", "moments"},
+    "linear_vae": {"_validation", "moments", "ppca"},
+    "spectrum": {"_validation"},
+    "bernoulli": {"_validation", "moments"},
+    "collapse": {"_validation"},
+    "data": {"_validation", "moments"},
+    "ledger": set(),
+}
+HEAVY = {"torch", "torchvision", "sklearn", "matplotlib", "sympy", "IPython"}
+
+
+def imported_helpers(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "helpers":
+            yield from [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("helpers.")]
+
+
+def test_nothing_imports_upward():
+    folder = Path(helpers.__file__).parent
+    for name, allowed in FLOORS.items():
+        path = folder / f"{name}.py"
+        if path.exists():
+            assert set(imported_helpers(path)) <= allowed, name
+
+
+def test_theory_modules_load_nothing_heavy():
+    names = [name for name in FLOORS if (Path(helpers.__file__).parent / f"{name}.py").exists()]
+    code = f"import sys\nfor name in {names}: __import__('helpers.' + name)\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not HEAVY & {name.split(".")[0] for name in loaded}

@@ -1,0 +1,141 @@
+"""The moments against NumPy and SciPy, streamed and at once, and what they refuse."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ortho_group
+
+from helpers.moments import Moments
+
+
+def samples(count=200, n=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, n)) @ rng.standard_normal((n, n)) + rng.standard_normal(n)
+
+
+def test_agree_with_numpy():
+    x = samples()
+    moments = Moments.from_samples(x)
+    np.testing.assert_allclose(moments.mean, x.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(moments.covariance, np.cov(x.T, bias=True), rtol=1e-12)
+    assert moments.count == len(x)
+
+
+def test_eigenpairs_descend_and_rebuild_the_covariance():
+    moments = Moments.from_samples(samples())
+    lam, U = moments.eigenvalues, moments.eigenvectors
+    assert (np.diff(lam) <= 0).all()
+    np.testing.assert_allclose(U.T @ U, np.eye(5), atol=1e-13)
+    np.testing.assert_allclose(U * lam @ U.T, moments.covariance, atol=1e-13 * lam[0])
+    assert (U[np.abs(U).argmax(axis=0), np.arange(5)] > 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(-1e6, 1e6))
+def test_streaming_equals_batch(seed, sizes, offset):
+    x = np.random.default_rng(seed).standard_normal((sum(sizes), 3)) + offset
+    pieces = np.split(x, np.cumsum(sizes)[:-1])
+    streamed, whole = Moments.from_batches(iter(pieces)), Moments.from_samples(x)
+    np.testing.assert_allclose(streamed.mean, whole.mean, rtol=1e-12, atol=1e-12)
+    # A float64 near 1e6 keeps ten digits of a deviation of size 1.
+    np.testing.assert_allclose(streamed.covariance, whole.covariance, atol=1e-8)
+    assert streamed.count == whole.count
+
+
+def test_streaming_holds_one_batch_at_a_time():
+    alive = []
+
+    def batches():
+        for seed in range(20):
+            alive.append(seed)
+            yield samples(50, seed=seed)
+            alive.remove(seed)
+            assert len(alive) == 0
+
+    assert Moments.from_batches(batches()).count == 1000
+
+
+def test_large_offset_costs_no_precision():
+    x = samples()
+    shifted = Moments.from_samples(x + 1e8)
+    np.testing.assert_allclose(shifted.covariance, np.cov(x.T, bias=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, bool])
+def test_integers_and_float32_are_summed_in_float64(dtype):
+    x = np.random.default_rng(0).integers(0, 2 if dtype is bool else 200, (3000, 4)).astype(dtype)
+    moments = Moments.from_samples(x)
+    np.testing.assert_allclose(moments.covariance, np.cov(x.T.astype(float), bias=True), rtol=1e-11)
+    assert moments.covariance.dtype == moments.mean.dtype == np.float64
+
+
+def test_one_sample_has_no_variance():
+    moments = Moments.from_samples(np.array([[1.0, 2.0]]))
+    assert (moments.eigenvalues == 0).all() and moments.count == 1
+
+
+def test_rounding_below_the_rank_is_zero():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 3)) @ rng.standard_normal((3, 8))
+    assert np.count_nonzero(Moments.from_samples(x).eigenvalues) == 3
+
+
+def test_tied_eigenvalues():
+    Q = ortho_group(6, seed=0).rvs()
+    moments = Moments(np.zeros(6), Q @ np.diag([5, 2, 2, 2, 1, 1]) @ Q.T, 10)
+    np.testing.assert_allclose(moments.eigenvalues, [5, 2, 2, 2, 1, 1], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("mean", "covariance", "count", "message"),
+    [
+        (np.zeros((2, 2)), np.eye(2), 5, "mean has shape"),
+        (np.zeros(2), np.eye(3), 5, r"covariance has shape \(3, 3\); expected \(2, 2\)"),
+        (np.array([0, np.nan]), np.eye(2), 5, "mean contains NaN"),
+        (np.zeros(2), np.diag([1, np.inf]), 5, "covariance contains NaN or infinity"),
+        (np.zeros(2), np.array([[1, 0.5], [0.2, 1]]), 5, "covariance differs from its transpose"),
+        (np.zeros(2), np.diag([1.0, -1.0]), 5, "covariance has the variance -1"),
+        (np.zeros(2), np.eye(2), 0, "count is 0; expected an integer"),
+        (np.zeros(2), np.eye(2), 2.5, "count is 2.5"),
+        (np.zeros(2), np.eye(2) * 1j, 5, "covariance is complex"),
+        ("ab", np.eye(2), 5, "mean is 'ab'"),
+    ],
+)
+def test_bad_moments(mean, covariance, count, message):
+    with pytest.raises(ValueError, match=message):
+        Moments(mean, covariance, count)
+
+
+def test_an_indefinite_covariance_is_refused_when_its_eigenvalues_are_asked_for():
+    with pytest.raises(ValueError, match="positive semi-definite"):
+        _ = Moments(np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]]), 5).eigenvalues
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros(3), "x has shape"),
+        (np.zeros((0, 3)), "x has shape"),
+        (np.array([[1.0, np.nan], [0.0, 0.0]]), "NaN or infinity"),
+        (np.array([[1.0, np.inf], [0.0, 0.0]]), "NaN or infinity"),
+        (np.array([["a", "b"]]), "dtype"),
+    ],
+)
+def test_bad_samples(x, message):
+    with pytest.raises(ValueError, match=message):
+        Moments.from_samples(x)
+
+
+def test_bad_batches():
+    with pytest.raises(ValueError, match="iterable is empty"):
+        Moments.from_batches([])
+    with pytest.raises(ValueError, match=r"a batch has shape \(2, 4\); expected \(N, 3\)"):
+        Moments.from_batches([np.zeros((2, 3)), np.zeros((2, 4))])
+
+
+def test_arrays_are_copies():
+    covariance = np.eye(2)
+    moments = Moments(np.zeros(2), covariance, 5)
+    covariance[0, 0] = 7
+    assert moments.covariance[0, 0] == 1
