@@ -1,12 +1,21 @@
 """The book's figures, from arrays. Every figure is white behind, in dark mode too, and legible in grey."""
 
 import inspect
+import json
+import math
+import textwrap
+from importlib.resources import files
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import BoundaryNorm
+
+from helpers._validation import finite_array, integer, positive
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart, in an order of falling darkness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
+HEIGHT = "viridis"  # its lightness rises all the way, so a map of heights keeps its order in grey
 
 STYLE = {
     "figure.facecolor": "white",
@@ -24,12 +33,127 @@ STYLE = {
 
 def figure(rows=1, columns=1, width=7.0, height=3.6, **options):
     """A figure and its axes in the book's style; sizes in inches, `options` as for ``plt.subplots``."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+    plt.rcParams.update(STYLE)  # for good, since legends and lines are drawn after this returns
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
 
 
 def show_source(function):
     """The source of a function of the package, to be shown once in full in the chapter that derives it."""
     from IPython.display import Markdown
 
-    return Markdown(f"```python\n{inspect.cleandoc(inspect.getsource(function))}\n```")
+    return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function)).rstrip()}\n```")
+
+
+def stability_panels(a, b, gains, titles, names=("u_5", "u_7"), pictures=()):
+    """Figure 1: how the log likelihood changes as one column of W moves in a plane, one panel per sigma2.
+
+    Each panel has its own heights, from its lowest point (dark) to its highest (light), in steps that grow finer
+    toward the top. A ring marks the stationary point, a star each summit of the plane with its gain.
+
+    Parameters
+    ----------
+    a, b : (A,), (B,) array_like
+        Coordinates along the two directions, ascending, in the units of x.
+    gains : sequence of (B, A) array_like
+        Average log likelihood minus its value at the stationary point, in nats, one per panel.
+    titles : sequence of str
+        One per panel.
+    names : pair of str
+        The two directions, as mathematics.
+    pictures : sequence of 2-d array_like, optional
+        The two directions as images, drawn beside the panels.
+
+    Returns
+    -------
+    figure, axes
+    """
+    a, b = finite_array("a", a, ("A",)), finite_array("b", b, ("B",))
+    gains = [finite_array("an entry of gains", gain, (b.size, a.size)) for gain in gains]
+    if not gains or len(titles) != len(gains):
+        raise ValueError(f"there are {len(titles)} titles for {len(gains)} gains; expected one each, at least one")
+    fig, axes = figure(1, len(gains), width=3.7 * len(gains) + 1.4 * bool(len(pictures)), height=4.2, squeeze=False)
+    for ax, gain, title in zip(axes[0], gains, titles, strict=True):
+        top, span = gain.max(), max(np.ptp(gain), 1e-12)
+        levels = top - span * np.linspace(1, 0, 27) ** 2
+        ax.contourf(a, b, gain, levels=levels, norm=BoundaryNorm(levels, 256), cmap=HEIGHT)
+        ax.contour(a, b, gain, levels=levels[::2], colors="white", linestyles="-", linewidths=0.6, alpha=0.7)
+        ax.plot(0, 0, "o", ms=13, mfc="white", mec="black", mew=1.6, zorder=3)
+        for row, column in np.argwhere(_summits(gain)):
+            ax.plot(a[column], b[row], "*", ms=11, mfc="black", mec="white", mew=0.8, zorder=4)
+            height = f"{gain[row, column]:+.3f}".replace("+0.000", "0").replace("-0.000", "0")
+            ax.annotate(height, (a[column], b[row]), (0, 11), textcoords="offset points", ha="center")
+        ax.set(xlabel=f"perturbation along ${names[0]}$\n(pixel intensity)", aspect="equal")
+        ax.set_title(title, fontsize=11.5)
+    axes[0, 0].set_ylabel(f"perturbation along ${names[1]}$\n(pixel intensity)")
+    if len(pictures):
+        _pictures(fig, axes[0], pictures, names)
+    return fig, axes[0]
+
+
+def _pictures(fig, axes, pictures, names):
+    """Two directions as images in one more column: white for negative, black for positive, zero in between."""
+    column = fig.add_gridspec(2, len(axes) + 1, width_ratios=[1] * len(axes) + [0.34])
+    for i, ax in enumerate(axes):
+        ax.set_subplotspec(column[:, i])
+    for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        picture = finite_array("an entry of pictures", picture, ("height", "width"))
+        size = np.abs(picture).max()
+        ax = fig.add_subplot(column[i, -1])
+        ax.imshow(picture, cmap="gray_r", vmin=-size, vmax=size)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"${name}$", fontsize=11.5)
+
+
+def _summits(gain):
+    """Where a (B, A) map exceeds all its neighbours, (B, A) bool; its border is never a summit."""
+    above = np.zeros(gain.shape, bool)
+    inner = gain[1:-1, 1:-1]
+    rows, columns = gain.shape
+    shifts = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    neighbours = [gain[i : rows - 2 + i, j : columns - 2 + j] for i, j in shifts]
+    above[1:-1, 1:-1] = np.all([inner > neighbour for neighbour in neighbours], axis=0)
+    return above
+
+
+def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, reach=2.0):
+    """Figure 1 with a sigma2 that the reader moves: HTML that needs no kernel and no network.
+
+    Parameters
+    ----------
+    moments : Moments
+    used : int
+        How many leading eigenvectors the columns of W use; one further column is zero.
+    directions : pair of int
+        The eigenvectors, counted from 0 and ascending, that span the plane in which the zero column moves.
+    low, start : float
+        Smallest sigma2 of the slider, and the one it starts at. It ends below the smallest eigenvalue used.
+    reach : float
+        Half the side of the plane, in the units of x.
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    eigenvalues = moments.eigenvalues
+    used = integer("used", used, 1, eigenvalues.size - 2)
+    low, start, reach = positive("low", low), positive("start", start), positive("reach", reach)
+    p, q = (integer("an entry of directions", i, used, eigenvalues.size - 1) for i in directions)
+    high = math.floor(100 * eigenvalues[used - 1] - 1) / 100  # column `used` shrinks to nothing at its eigenvalue
+    if not (p < q and low <= start <= high):
+        raise ValueError(
+            f"directions is {directions}, low {low} and start {start}; expected ascending directions "
+            f"and low <= start <= {high}, just below the smallest eigenvalue used"
+        )
+    shown = max(9, q + 1, int((eigenvalues > low).sum()))
+    numbers = {
+        "eigenvalues": [round(float(value), 5) for value in eigenvalues[:shown]],
+        "used": used,
+        "plane": [p, q],
+        "reach": reach,
+    }
+    page = (files("helpers") / "landscape.html").read_text(encoding="utf-8")
+    for name, value in {"NUMBERS": json.dumps(numbers), "LOW": low, "HIGH": high, "START": start}.items():
+        page = page.replace(f"__{name}__", str(value))
+    return HTML(page)

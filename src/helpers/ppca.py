@@ -137,13 +137,18 @@ def fit(moments, k, sigma2=None):
     Raises
     ------
     ValueError
-        When `sigma2` is to be estimated but the k leading eigenvalues leave no variance: the likelihood has no
-        upper bound then (and for k = n no sigma2 is the best).
+        When `sigma2` is to be estimated but the k leading eigenvalues leave no variance, so that the likelihood
+        has no upper bound; or k = n, where no sigma2 is the best.
     """
     n = moments.mean.size
     k = integer("k", k, 1, n)
     leading, rest = moments.eigenvalues[:k], moments.eigenvalues[k:]
     if sigma2 is None:
+        if k == n:
+            raise ValueError(
+                f"k = {k} equals n: the likelihood is the same at every sigma2 up to the smallest eigenvalue "
+                f"{leading[-1]:.3g}; expected a smaller k or a given sigma2"
+            )
         if rest.sum() == 0:
             raise ValueError(
                 f"k = {k} leaves no residual variance (rank {np.count_nonzero(moments.eigenvalues)} of n = {n}): "
