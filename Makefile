@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Two test processes, one thread each.
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+STAMP := $(VENV)/.made-from
+
+.PHONY: book test notebooks lab bench clean repository
+
+book: $(STAMP)
+	$(BIN)/python book/build.py
+
+# The package, the notebooks' form and the pages; and every cell of every notebook against its stored output.
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# NAMES="01_ppca 02_stability" executes only those.
+notebooks: $(STAMP)
+	$(BIN)/python book/build.py notebooks $(NAMES)
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+bench: $(STAMP)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# make repository URL=https://github.com/OWNER/NAME
+repository: $(STAMP)
+	@test -n "$(URL)" || { echo 'say which: make repository URL=https://github.com/OWNER/NAME'; exit 2; }
+	$(BIN)/python book/repository.py $(URL)
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "The book needs Python 3.11, 3.12 or 3.13; say which with make PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test]'
+	touch $(STAMP)

@@ -1,0 +1,118 @@
+"""Build the book, or store the outputs of its notebooks.
+
+python book/build.py                        the book, in _build/html
+python book/build.py notebooks [NAME ...]   execute notebooks/NAME.py (all by default) into notebooks/NAME.ipynb
+"""
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ledger_page
+import pairs
+from pairs import ROOT
+
+LANDING = "02_stability"  # whose cell tagged landing-figure is the picture of the landing page
+
+
+def build_book():
+    """Execute every notebook on a copy under _build, generate the ledger, render; returns 0 on success."""
+    build = ROOT / "_build"
+    source, ledger = build / "source", build / "ledger"
+    for old in (source, ledger, build / "html", build / ".doctrees", build / "jupyter_execute"):
+        shutil.rmtree(old, ignore_errors=True)
+    source.mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "notebooks").mkdir()
+
+    notebooks = {}
+
+    def keep(path, notebook):
+        # The second cell serves a notebook that is alone; on the page it is folded.
+        notebook.cells[1].metadata["tags"] = ["hide-input"]
+        pairs.write_notebook(notebook, source / "notebooks" / f"{path.stem}.ipynb")
+        notebooks[path.stem] = notebook
+
+    if pairs.execute_all(pairs.chapters(), source / "notebooks", keep, {"BOOK_LEDGER": str(ledger)}):
+        return 1
+
+    checks = ledger_page.merge(ledger)
+    (build / "ledger.json").write_text(json.dumps(checks, indent=1), encoding="utf-8")
+    table = ledger_page.table(checks, ledger_page.headings(notebooks))
+    fill(source / "book" / "ledger.md", "ledger", table)
+    if LANDING in notebooks:
+        fill(source / "book" / "intro.md", "landing-figure", landing_figure(notebooks[LANDING], source / "book"))
+    return render(source)
+
+
+def fill(page, name, text):
+    """Replace what stands between the comments ``name`` and ``/name`` of a page by `text`."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    content = page.read_text(encoding="utf-8")
+    if start not in content or end not in content:
+        raise SystemExit(f"{page.name} has no place marked {start} ... {end}")
+    before, rest = content.split(start)
+    page.write_text(f"{before}{text}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def landing_figure(notebook, folder):
+    """Save the picture of the cell tagged landing-figure into `folder`; returns the Markdown that shows it."""
+    for cell in notebook.cells:
+        if "landing-figure" in cell.metadata.get("tags", []):
+            pictures = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+            if not pictures:
+                break
+            (folder / "_static" / "landing.png").write_bytes(base64.b64decode(pictures[0]))
+            return f"![{cell.metadata['mystnb']['image']['alt']}](_static/landing.png)"
+    raise SystemExit(f"{LANDING} has no cell tagged landing-figure that shows a picture")
+
+
+def render(source):
+    """Render the copy at `source` into _build/html, every warning an error."""
+    options = ["--path-output", str(ROOT), "-W", "-n", "--keep-going", "--quiet"]
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    print("rendering", flush=True)
+    # Warnings come on the standard error; the standard output only repeats where the pages are.
+    command = [jupyter_book, "build", str(source), *options]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if code:
+        print("FAILED: the pages were not rendered without a warning", flush=True)
+        return code
+    print(f"The book is built. Open {ROOT / '_build' / 'html' / 'index.html'}")
+    return 0
+
+
+def store_notebooks(names):
+    """Execute the chapters `names` (all when empty) and store each beside its source; returns the failures."""
+    folder = ROOT / "notebooks"
+    sources = [folder / f"{Path(name).stem}.py" for name in names] or pairs.chapters()
+    for source in sources:
+        if not source.is_file():
+            raise SystemExit(f"there is no notebooks/{source.name}")
+    return pairs.execute_all(sources, folder, pairs.store_pair)
+
+
+def main():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="book", choices=("book", "notebooks"))
+    parser.add_argument("names", nargs="*", help="for notebooks: which ones, for instance 01_ppca")
+    arguments = parser.parse_args()
+    # The kernel of this environment, not one that a user's folder happens to call python3.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    if os.environ.get("BOOK_DATA"):  # kernels run elsewhere, where a relative path would mean another folder
+        os.environ["BOOK_DATA"] = os.path.abspath(os.environ["BOOK_DATA"])
+    if arguments.what == "notebooks":
+        sys.exit(1 if store_notebooks(arguments.names) else 0)
+    sys.exit(build_book())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_markers: r"""
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+r"""
+# Title of the chapter
+
+What the reader will see, in two or three sentences.
+
+**You need**: what to have read before. **Time to run**: under 10 seconds on a laptop; no GPU needed.
+
+Run it in Colab: not yet, since the book has no public address; [how to give it one](../book/reproduce.md).
+"""
+
+# %%
+# Where the book's package is missing, as in a fresh Colab, fetch it. What is installed already stays as it is.
+import importlib.util
+import os
+import subprocess
+import sys
+
+repository = os.environ.get("BOOK_REPOSITORY", "")
+if importlib.util.find_spec("helpers") is None:
+    if not repository:
+        raise ModuleNotFoundError(
+            "This notebook needs the book's package `helpers`. In a clone of the book, run `pip install .`; "
+            "elsewhere, set the environment variable BOOK_REPOSITORY to the address of the book's git repository."
+        )
+    address = repository if repository.startswith("git+") else f"git+{repository}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", address], check=True)
+
+# %% tags=["parameters"]
+profile = "quick"
+
+# %%
+import numpy as np
+
+from helpers.ledger import Ledger
+
+ledger = Ledger("NN_name")
+
+# %% [markdown]
+r"""
+## A section
+
+### Equation 5
+
+**The paper says** …
+
+**Derivation.** …
+"""
+
+# %%
+value = np.array([1.0, 2.0]) @ np.array([3.0, 4.0])
+ledger.check(5, "what is compared with what", "algebra", value, 11.0, tolerance=1e-12)
+
+# %% [markdown]
+r"""
+## What we showed
+
+## Exercises
+
+**1.** …
+"""
+
+# %% tags=["hide-cell"]
+# Solution of exercise 1: a cell that runs.
+
+# %% [markdown]
+r"""
+## References
+
+[Lucas et al., 2019](../book/references.md)
+
+## Versions
+"""
+
+# %% tags=["nbval-ignore-output"]
+import platform
+from importlib.metadata import version
+
+print("python", platform.python_version())
+for name in ("numpy", "scipy", "matplotlib", "scikit-learn"):
+    print(name, version(name))

@@ -1,0 +1,1101 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_markers: r"""
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+r"""
+# Stability: which solutions survive, and when a latent collapses
+
+With the noise variance $\sigma^2$ held fixed, probabilistic PCA has many stationary points. This chapter
+finds all of them, tells which are maxima, redraws the paper's Figure 1 on MNIST with a $\sigma^2$ that you
+can move, and asks whether collapsed solutions are really "spurious local maxima".
+
+**You need**: [chapter 1](01_ppca.ipynb), the singular value decomposition, and gradients of matrices
+(derived here step by step). **Time to run**: about 10 seconds on a laptop; no GPU needed.
+
+Run it in Colab: not yet, since the book has no public address; [how to give it one](../book/reproduce.md).
+"""
+
+# %%
+# Where the book's package is missing, as in a fresh Colab, fetch it. What is installed already stays as it is.
+import importlib.util
+import os
+import subprocess
+import sys
+
+repository = os.environ.get("BOOK_REPOSITORY", "")
+if importlib.util.find_spec("helpers") is None:
+    if not repository:
+        raise ModuleNotFoundError(
+            "This notebook needs the book's package `helpers`. In a clone of the book, run `pip install .`; "
+            "elsewhere, set the environment variable BOOK_REPOSITORY to the address of the book's git repository."
+        )
+    address = repository if repository.startswith("git+") else f"git+{repository}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", address], check=True)
+
+# %% tags=["parameters"]
+profile = "quick"
+
+# %%
+from itertools import combinations
+
+import numpy as np
+import sympy as sp
+import torch
+from scipy.optimize import least_squares, minimize
+from scipy.stats import multivariate_normal
+
+from helpers import data, plots, ppca
+from helpers.ledger import Ledger
+from helpers.moments import Moments
+from helpers.ppca import PPCA
+
+ledger = Ledger("02_stability")
+
+# %% [markdown]
+r"""
+## The question, and the letters
+
+[Chapter 1](01_ppca.ipynb) found the best $\mathbf W$ and the best $\sigma^2$ together. Many people who
+train a VAE do something else: they fix $\sigma^2$, often without knowing it (half the squared error plus
+the KL term, with no weight, is $\sigma^2 = 1$), and optimise the rest. So we now hold $\sigma^2$ fixed and
+ask where an optimiser of $\mathbf W$ can come to rest.
+
+| letter | size | meaning |
+|---|---|---|
+| $\mathbf W$, columns $\mathbf w_i$ | $n \times k$ | decoder: $n$ pixels, $k$ latents |
+| $\mathbf S$ | $n \times n$ | covariance of the data, divided by $N$ |
+| $\lambda_j$, $\mathbf u_j$ | $1$, $n$ | eigenvalues of $\mathbf S$, descending, and its orthonormal eigenvectors |
+| $\mathbf C$ | $n \times n$ | $\mathbf W\mathbf W^T + \sigma^2\mathbf I$ ([Eq. 5](01_ppca.ipynb#equation-5)) |
+| $\mathbf M$ | $k \times k$ | $\mathbf W^T\mathbf W + \sigma^2\mathbf I$ ([Eq. 6](01_ppca.ipynb#equation-6)) |
+| $\mathcal L(\mathbf W)$ | number | average log likelihood, $\frac1N \sum \log p(\mathbf x)$, in nats per sample |
+
+The paper's appendix writes $d$ for our $n$ and $q$ for our $k$, and uses $\mathbf V$ for the right factor
+of the singular value decomposition, while its main text uses $\mathbf V$ for the encoder. We keep $n$ and
+$k$ and write $\mathbf W = \mathbf U \mathbf L \mathbf R^T$. Where the paper has a sum over all $N$ samples,
+ours is $N$ times smaller.
+
+Setting $\boldsymbol\mu$ to the mean of the data, as the paper does, [Eq. 5](01_ppca.ipynb#equation-5)
+averages to
+
+$$\mathcal L(\mathbf W) = -\tfrac12 \left[ n \log 2\pi + \log\det \mathbf C +
+\operatorname{tr}(\mathbf C^{-1} \mathbf S) \right].$$
+
+For the checks we keep a small data set at hand: 500 samples in six dimensions whose covariance has
+eigenvalues that we choose, in directions that we do not.
+"""
+
+# %%
+n, k = 6, 3
+rng = np.random.default_rng(0)
+basis, _ = np.linalg.qr(rng.standard_normal((n, n)))
+noise = rng.standard_normal((500, n))
+noise -= noise.mean(axis=0)
+white = noise @ np.linalg.inv(np.linalg.cholesky(noise.T @ noise / 500)).T  # covariance exactly I
+x = white * np.sqrt([6.0, 4.0, 2.5, 1.5, 0.8, 0.3]) @ basis.T + rng.standard_normal(n)
+moments = Moments.from_samples(x)
+S, eigenvalues, U = moments.covariance, moments.eigenvalues, moments.eigenvectors
+print("eigenvalues:", eigenvalues.round(6))
+
+# %% [markdown]
+r"""
+## Where the gradient vanishes
+
+### Equation 10
+
+**The paper says** that $\mathbf W$ is a stationary point of the likelihood when
+
+$$\mathbf S \mathbf C^{-1} \mathbf W = \mathbf W. \tag{10}$$
+
+**Derivation.** We follow a small change $d\mathbf W$ ($n \times k$) through $\mathcal L$, one factor at a
+time, and keep what is of first order.
+
+*Step 1, the covariance.* By the product rule,
+$d\mathbf C = d\mathbf W\, \mathbf W^T + \mathbf W\, d\mathbf W^T$, an $n \times n$ symmetric matrix.
+
+*Step 2, the log determinant.* Write
+$\mathbf C + d\mathbf C = \mathbf C(\mathbf I + \mathbf C^{-1} d\mathbf C)$, so that
+$\det(\mathbf C + d\mathbf C) = \det\mathbf C \cdot \det(\mathbf I + \mathbf X)$ with
+$\mathbf X = \mathbf C^{-1} d\mathbf C$. If $\mathbf X$ has eigenvalues $x_1, \dots, x_n$, then
+$\det(\mathbf I + \mathbf X) = \prod_i (1 + x_i) = 1 + \sum_i x_i + \text{products of two or more}$, and
+$\sum_i x_i = \operatorname{tr} \mathbf X$. The logarithm of $1 + t$ is $t$ to first order. Hence
+
+$$d \log\det \mathbf C = \operatorname{tr}(\mathbf C^{-1} d\mathbf C).$$
+
+*Step 3, the inverse.* From $\mathbf C \mathbf C^{-1} = \mathbf I$ and the product rule,
+$d\mathbf C\, \mathbf C^{-1} + \mathbf C\, d(\mathbf C^{-1}) = \mathbf 0$. Multiply by $\mathbf C^{-1}$ from
+the left: $d(\mathbf C^{-1}) = -\mathbf C^{-1} d\mathbf C\, \mathbf C^{-1}$. So
+
+$$d \operatorname{tr}(\mathbf C^{-1}\mathbf S) =
+-\operatorname{tr}(\mathbf C^{-1} d\mathbf C\, \mathbf C^{-1} \mathbf S) =
+-\operatorname{tr}(\mathbf C^{-1} \mathbf S \mathbf C^{-1} d\mathbf C),$$
+
+the last step because a trace lets factors move around in a circle.
+
+*Step 4, together.* With the symmetric $n \times n$ matrix
+$\mathbf G = \mathbf C^{-1} - \mathbf C^{-1}\mathbf S\mathbf C^{-1}$,
+
+$$d\mathcal L = -\tfrac12 \operatorname{tr}(\mathbf G\, d\mathbf C) =
+-\tfrac12\operatorname{tr}(\mathbf G\, d\mathbf W\, \mathbf W^T) -
+\tfrac12 \operatorname{tr}(\mathbf G \mathbf W\, d\mathbf W^T).$$
+
+The two traces are equal. In the first, move $\mathbf W^T$ to the front:
+$\operatorname{tr}(\mathbf W^T \mathbf G\, d\mathbf W)$. In the second, transpose the whole product, which
+leaves a trace alone: $\operatorname{tr}(d\mathbf W\, \mathbf W^T \mathbf G^T)$, and with
+$\mathbf G^T = \mathbf G$ and one more move it is the same. Hence
+$d\mathcal L = -\operatorname{tr}((\mathbf G\mathbf W)^T d\mathbf W)$. The gradient is the matrix whose
+entries multiply those of $d\mathbf W$:
+
+$$\nabla \mathcal L = -\mathbf G\mathbf W =
+\mathbf C^{-1}\mathbf S\mathbf C^{-1}\mathbf W - \mathbf C^{-1}\mathbf W \qquad (n \times k).$$
+
+*Step 5.* At a stationary point this is zero. $\mathbf C$ is invertible, since $\sigma^2 > 0$; multiplying
+by it from the left loses nothing and gives $\mathbf S\mathbf C^{-1}\mathbf W - \mathbf W = \mathbf 0$,
+which is Equation 10.
+
+The same steps give the gradient in $\boldsymbol\mu$, namely
+$\mathbf C^{-1}(\bar{\mathbf x} - \boldsymbol\mu)$. It vanishes only at the mean, whatever $\mathbf W$ is;
+that is why $\boldsymbol\mu$ can be set once and for all.
+
+Here is the gradient as the package computes it. It never builds $\mathbf C$: the two helper methods divide
+by the variances along the axes of $\mathbf W$, and by $\sigma^2$ everywhere else.
+"""
+
+# %%
+plots.show_source(ppca.gradient)
+
+# %% [markdown]
+r"""
+**Check.** Three ways that share no code with it: automatic differentiation of PyTorch's Gaussian density
+over the 500 samples, finite differences of SciPy's, and the dense matrices of Equation 10. The first two
+are taken at a $\mathbf W$ of random numbers, where nothing is zero.
+"""
+
+# %%
+W0 = rng.standard_normal((n, k))
+generic = PPCA(W0, moments.mean, 0.7)
+
+
+def torch_log_likelihood(W, sigma2=0.7):
+    C = W @ W.T + sigma2 * torch.eye(n, dtype=torch.float64)
+    density = torch.distributions.MultivariateNormal(torch.tensor(moments.mean), C)
+    return density.log_prob(torch.tensor(x)).mean()
+
+
+leaf = torch.tensor(W0, requires_grad=True)
+(by_autograd,) = torch.autograd.grad(torch_log_likelihood(leaf), leaf)
+ledger.check(
+    10, "gradient at a generic W against PyTorch", "autograd", ppca.gradient(generic, moments), by_autograd, 1e-10
+)
+
+
+# %%
+def central_differences(function, W, step):
+    """Derivative of `function` in every entry of W, stacked along the first axis."""
+    steps = step * np.eye(W.size).reshape(W.size, *W.shape)
+    return np.array([(function(W + h) - function(W - h)) / (2 * step) for h in steps])
+
+
+def scipy_log_likelihood(W, sigma2=0.7):
+    return multivariate_normal(moments.mean, W @ W.T + sigma2 * np.eye(n)).logpdf(x).mean()
+
+
+by_differences = central_differences(scipy_log_likelihood, W0, 1e-5).reshape(n, k)
+ledger.check(
+    10, "gradient against SciPy's density", "finite differences", ppca.gradient(generic, moments), by_differences, 1e-6
+)
+
+# %% [markdown]
+r"""
+For the third, multiply the package's gradient by $\mathbf C$ and add $\mathbf W$. What is left must be
+$\mathbf S\mathbf C^{-1}\mathbf W$ at any $\mathbf W$, and must be $\mathbf W$ itself at a stationary point.
+We compare both at once: no zero is compared with a zero.
+"""
+
+
+# %%
+def pull(model):
+    """S C^-1 W, from the package's gradient."""
+    return model.C @ ppca.gradient(model, moments) + model.W
+
+
+point = ppca.stationary_point(moments, [0, 2], k, 0.7)
+value = np.hstack([pull(generic), pull(point)])
+reference = np.hstack([S @ np.linalg.solve(generic.C, W0), point.W])
+ledger.check(10, "S C^-1 W by dense algebra, and W where stationary", "algebra", value, reference, 1e-10)
+
+# %% [markdown]
+r"""
+**Note.** The paper's gradient is that of the sum over samples, $N$ times ours. Nothing else to add:
+Equation 10 is right as printed.
+
+## All the stationary points
+
+### Equation 11
+
+**The paper says** that Equation 10 has three kinds of solution, $\mathbf W = \mathbf 0$,
+$\mathbf C = \mathbf S$, and "the more general solutions", and treats the last. Substituting the singular
+value decomposition of $\mathbf W$ into [Eq. 10](#equation-10) it finds
+
+$$\mathbf S\mathbf U\mathbf L = \mathbf U(\sigma^2\mathbf I + \mathbf L^2)\mathbf L \tag{11}$$
+
+and concludes that the columns of $\mathbf U$ with $l_j \ne 0$ are eigenvectors of $\mathbf S$ with
+$\lambda_j = \sigma^2 + l_j^2$.
+
+**Derivation.** Write $\mathbf W = \mathbf U\mathbf L\mathbf R^T$ with $\mathbf U$ of size $n\times k$ and
+$\mathbf U^T\mathbf U = \mathbf I_k$, $\mathbf L$ diagonal $k\times k$ with entries $l_j \ge 0$, and
+$\mathbf R$ orthogonal $k \times k$.
+
+*Step 1.*
+$\mathbf W\mathbf W^T = \mathbf U\mathbf L\mathbf R^T\mathbf R\mathbf L\mathbf U^T = \mathbf U\mathbf L^2\mathbf U^T$,
+so $\mathbf C = \mathbf U\mathbf L^2\mathbf U^T + \sigma^2\mathbf I_n$.
+
+*Step 2, push $\mathbf C$ through $\mathbf U$.*
+$\mathbf C\mathbf U = \mathbf U\mathbf L^2\,\mathbf U^T\mathbf U + \sigma^2\mathbf U =
+\mathbf U(\mathbf L^2 + \sigma^2\mathbf I_k)$.
+Multiply by $\mathbf C^{-1}$ from the left and by $(\mathbf L^2 + \sigma^2\mathbf I_k)^{-1}$ from the right:
+
+$$\mathbf C^{-1}\mathbf U = \mathbf U(\mathbf L^2 + \sigma^2\mathbf I_k)^{-1}.$$
+
+*Step 3, substitute.* Equation 10 becomes
+$\mathbf S\mathbf U(\mathbf L^2 + \sigma^2\mathbf I)^{-1}\mathbf L\mathbf R^T = \mathbf U\mathbf L\mathbf R^T$.
+Multiply by $\mathbf R$ from the right; since $\mathbf R^T\mathbf R = \mathbf I$, it disappears from both
+sides.
+
+*Step 4, clear the inverse.* Diagonal matrices commute. Multiply by $(\mathbf L^2 + \sigma^2\mathbf I)$ from
+the right:
+$\mathbf S\mathbf U\mathbf L = \mathbf U\mathbf L(\mathbf L^2 + \sigma^2\mathbf I) =
+\mathbf U(\sigma^2\mathbf I + \mathbf L^2)\mathbf L$,
+which is Equation 11. Every step can be walked back, so Equations 10 and 11 say the same.
+
+*Step 5, read it by columns.* Column $j$ is
+$l_j\, \mathbf S\mathbf u_j = l_j(\sigma^2 + l_j^2)\, \mathbf u_j$. If $l_j \ne 0$ we may divide by it:
+$\mathbf u_j$ is an eigenvector of $\mathbf S$ and its eigenvalue is
+$\lambda_j = \sigma^2 + l_j^2 > \sigma^2$. If $l_j = 0$ the equation is $\mathbf 0 = \mathbf 0$; such a
+$\mathbf u_j$ is multiplied by zero in $\mathbf W$ too, so it does not matter what it is.
+
+So here are **all** stationary points at a fixed $\sigma^2$. Choose a set $A$ of at most $k$ orthonormal
+eigenvectors of $\mathbf S$, each with $\lambda > \sigma^2$. Let their columns have squared length
+$\lambda - \sigma^2$, fill up with zero columns, and turn the result by any orthogonal $\mathbf R$:
+
+$$\mathbf W = \mathbf U_k(\mathbf K_k - \sigma^2\mathbf I)^{1/2}\mathbf R^T, \qquad k_i =
+\begin{cases}\lambda_i & \text{column used}\\ \sigma^2 & \text{column zero.}\end{cases}$$
+
+The $k_i$ are the eigenvalues of $\mathbf M = \mathbf W^T\mathbf W + \sigma^2\mathbf I$. With distinct
+eigenvalues, $m$ of them above $\sigma^2$, there are $\sum_{a \le \min(k, m)} \binom ma$ choices of $A$.
+
+*Step 6, equal singular values and tied eigenvalues.* If $l_i = l_j$, the SVD does not determine
+$\mathbf u_i$ and $\mathbf u_j$ one by one, only the plane they span; Equation 11 holds for every choice, so
+every vector of that plane is an eigenvector, with the one eigenvalue $\sigma^2 + l_i^2$. Hence two non-zero
+singular values can be equal only where two eigenvalues are. Conversely, when an eigenvalue is tied, any
+orthonormal vectors from its eigenspace may enter $A$, and the isolated choices become a continuous family.
+An eigenvalue exactly equal to $\sigma^2$ would give a column of length zero: it adds nothing new.
+
+*Step 7, the three cases are one.* $\mathbf W = \mathbf 0$ is $A = \varnothing$. And $\mathbf C = \mathbf S$
+means $\mathbf W\mathbf W^T = \mathbf S - \sigma^2\mathbf I$, which needs every eigenvalue to be at least
+$\sigma^2$ and at most $k$ of them to exceed it; then $A$ is all of those that exceed it. For $k < n$ that
+asks the smallest $n - k$ eigenvalues to be exactly $\sigma^2$, which real data never grant.
+
+**Check.** First Equation 11 itself, at a stationary point of the package, turned by a random $\mathbf R$ so
+that the columns of $\mathbf W$ are no longer eigenvectors and the SVD has to find them again.
+"""
+
+# %%
+R, _ = np.linalg.qr(rng.standard_normal((k, k)))
+turned = PPCA(point.W @ R.T, moments.mean, 0.7)
+axes, l, _ = np.linalg.svd(turned.W, full_matrices=False)
+L = np.diag(l)
+ledger.check(
+    11, "S U L against U (sigma2 I + L^2) L", "algebra", S @ axes @ L, axes @ (0.7 * np.eye(k) + L @ L) @ L, 1e-10
+)
+
+# %% [markdown]
+r"""
+Then a case small enough for SymPy, $n = 2$ and $k = 1$ with $\sigma^2 = \frac12$ and eigenvalues 3 and 2 along
+$(4, 3)/5$ and $(-3, 4)/5$. It solves for the zeros of the gradient without hearing of singular values. The sign
+of $\mathbf w = (a, b)$ is free, so we compare $a^2$, $ab$ and $b^2$.
+"""
+
+# %%
+a, b = sp.symbols("a b", real=True)
+s, S2 = sp.Rational(1, 2), [["66/25", "12/25"], ["12/25", "59/25"]]
+C = sp.Matrix([[a * a + s, a * b], [a * b, b * b + s]])
+log_p = -(sp.log(C.det()) + (C.inv() * sp.Matrix(S2)).trace()) / 2
+slopes = [sp.numer(sp.together(sp.diff(log_p, v))) for v in (a, b)]
+by_sympy = sorted({(p * p, p * q, q * q) for p, q in sp.solve(slopes, [a, b])})
+tiny = Moments(np.zeros(2), np.array([[66, 12], [12, 59]]) / 25, 1)
+ours = [ppca.stationary_point(tiny, A, 1, 0.5).W[:, 0] for A in ([], [0], [1])]
+ours = sorted((p * p, p * q, q * q) for p, q in ours)
+ledger.check(11, "every zero of the gradient, n = 2, k = 1", "symbolic", ours, by_sympy, 1e-12)
+
+# %% [markdown]
+r"""
+Last, with $n = 4$ and $k = 2$, a search that knows only [Eq. 10](#equation-10): from 100 random starts,
+near and far, drive $\mathbf S\mathbf C^{-1}\mathbf W - \mathbf W$ to zero by least squares. (Climbing the
+likelihood would only ever find its maxima; this also stops at saddles.) $\mathbf R$ is free, so we compare
+$\mathbf W\mathbf W^T$.
+"""
+
+# %%
+Q, _ = np.linalg.qr(rng.standard_normal((4, 4)))
+four = Moments(np.zeros(4), Q @ np.diag([4.0, 2.5, 1.2, 0.4]) @ Q.T, 1)
+
+
+def residual(w):
+    W = w.reshape(4, 2)
+    return (four.covariance @ np.linalg.solve(W @ W.T + 0.7 * np.eye(4), W) - W).ravel()
+
+
+sets = [A for size in range(3) for A in combinations(range(3), size)]
+listed = [ppca.stationary_point(four, A, 2, 0.7).W for A in sets]
+listed = np.array([W @ W.T for W in listed])
+starts = [scale * rng.standard_normal(8) for scale in np.geomspace(0.05, 2, 100)]
+ends = [least_squares(residual, start, xtol=1e-15, ftol=1e-15, gtol=1e-15) for start in starts]
+found = np.array([(W := end.x.reshape(4, 2)) @ W.T for end in ends if np.abs(end.fun).max() < 1e-9])
+
+# %%
+nearest = np.abs(found[:, None] - listed).max(axis=(2, 3)).argmin(axis=1)
+ledger.check(11, "random searches end at listed points", "optimisation", found, listed[nearest], 1e-6)
+print(f"points listed: {len(sets)}, of which a search found: {len(set(nearest))}")
+
+# %% [markdown]
+r"""
+**Note.** Two things, neither of which changes the argument. The paper calls the $k_j$ "singular values".
+They are the eigenvalues of $\mathbf M$, in the units of a variance; the singular values of $\mathbf W$ are
+$\sqrt{k_j - \sigma^2}$ ([errata](../book/errata.md)). And it sets $\mathbf W = \mathbf 0$ aside as "not
+particularly interesting". We shall keep it: it is complete collapse, and it has [a section of its
+own](#complete-collapse) below.
+
+The value of $\mathcal L$ at such a point will be needed. $\mathbf C$ has eigenvalue $\lambda_j$ along the
+used eigenvectors and $\sigma^2$ along the others, so
+$\log\det\mathbf C = \sum_{A}\log\lambda_j + (n - |A|)\log\sigma^2$ and
+$\operatorname{tr}(\mathbf C^{-1}\mathbf S) = |A| + \sum_{j\notin A}\lambda_j/\sigma^2$. Adding and
+subtracting the terms of $A$ in the second sums,
+
+$$\mathcal L_A = \mathcal L_\varnothing +
+\tfrac12\sum_{j\in A}\Big(\frac{\lambda_j}{\sigma^2} - 1 - \log\frac{\lambda_j}{\sigma^2}\Big),
+\quad \mathcal L_\varnothing = -\tfrac12\Big[n\log 2\pi\sigma^2 + \frac{\operatorname{tr}\mathbf S}{\sigma^2}\Big].$$
+
+Every eigenvector brings its own gain $\frac12(t - 1 - \log t)$, $t = \lambda_j/\sigma^2 > 1$. Its
+derivative in $t$ is $\frac12(1 - 1/t) > 0$ and it is $0$ at $t = 1$, so each gain is positive and a larger
+eigenvalue gains more. The best choice is therefore to use as many as allowed, largest first: the top
+$\min(k, \#\{\lambda > \sigma^2\})$.
+
+## A small step from a stationary point
+
+### Equation 12
+
+**The paper says** this. Take $\mathbf W = \mathbf U_k(\mathbf K_k - \sigma^2\mathbf I)^{1/2}$ and perturb
+one column, $\mathbf w_i \to \mathbf w_i + \epsilon\mathbf u_j$. To first order in $\epsilon$, the dot
+product of the perturbation with the gradient of the (summed) log likelihood is
+
+$$\epsilon N(\lambda_j/k_i - 1)\,\mathbf u_j^T\mathbf C^{-1}\mathbf u_j. \tag{12}$$
+
+If it is positive, the step leads uphill and the point is not a maximum.
+
+**Derivation.** Let $\mathbf u_j$ be a *free* eigenvector, one that no column of $\mathbf W$ uses (where
+eigenvalues are tied, choose the eigenvectors so that the used ones are among them), and let
+$\mathbf W_\epsilon = \mathbf W + \epsilon\mathbf u_j\mathbf e_i^T$, where $\mathbf e_i$ is the $i$-th unit
+vector of $k$ entries. We shall get an exact expression and take the limit at the end.
+
+*Step 1, the small matrix.*
+$\mathbf W_\epsilon^T\mathbf W_\epsilon =
+\mathbf W^T\mathbf W + \epsilon(\mathbf W^T\mathbf u_j\mathbf e_i^T + \mathbf e_i\mathbf u_j^T\mathbf W) +
+\epsilon^2\mathbf e_i\mathbf e_i^T$.
+The columns of $\mathbf W$ are orthogonal to $\mathbf u_j$, so the bracket vanishes. $\mathbf M_\epsilon$
+stays diagonal; only its $i$-th entry moves, from $k_i$ to $\kappa = k_i + \epsilon^2$.
+
+*Step 2, the inverse on the column.* As in step 2 of [Eq. 11](#equation-11),
+$\mathbf C_\epsilon\mathbf W_\epsilon =
+\mathbf W_\epsilon\mathbf W_\epsilon^T\mathbf W_\epsilon + \sigma^2\mathbf W_\epsilon =
+\mathbf W_\epsilon\mathbf M_\epsilon$,
+so $\mathbf C_\epsilon^{-1}\mathbf W_\epsilon = \mathbf W_\epsilon\mathbf M_\epsilon^{-1}$. Its $i$-th
+column:
+$\mathbf C_\epsilon^{-1}(\mathbf w_i + \epsilon\mathbf u_j) = (\mathbf w_i + \epsilon\mathbf u_j)/\kappa$.
+
+*Step 3, the gradient's $i$-th column.* $\mathbf S\mathbf w_i = k_i\mathbf w_i$: for a used column because
+$k_i = \lambda_i$, for a zero column because both sides are zero. With
+$\mathbf S\mathbf u_j = \lambda_j\mathbf u_j$ the gradient of [Eq. 10](#equation-10) is
+
+$$\mathbf g_i = \mathbf C_\epsilon^{-1}\Big[\mathbf S\frac{\mathbf w_i + \epsilon\mathbf u_j}{\kappa} -
+\mathbf w_i - \epsilon\mathbf u_j\Big] =
+\mathbf C_\epsilon^{-1}\Big[\Big(\frac{k_i}{\kappa} - 1\Big)\mathbf w_i + \epsilon\Big(\frac{\lambda_j}{\kappa} -
+1\Big)\mathbf u_j\Big].$$
+
+*Step 4, the limit.* $k_i/\kappa - 1 = -\epsilon^2/\kappa$ is already of second order, and
+$\mathbf u_j^T\mathbf C_\epsilon^{-1}\mathbf w_i$, zero at $\epsilon = 0$, is of first order; their product
+is of third. In the other term, to first order, $\kappa$ is $k_i$ and $\mathbf C_\epsilon$ is $\mathbf C$,
+the covariance *before* the step:
+
+$$\mathbf u_j^T\mathbf g_i = \epsilon\Big(\frac{\lambda_j}{k_i} - 1\Big)\mathbf u_j^T\mathbf C^{-1}\mathbf u_j +
+O(\epsilon^3), \qquad \mathbf u_j^T\mathbf C^{-1}\mathbf u_j = \frac1{\sigma^2}.$$
+
+The last equality holds because $\mathbf C\mathbf u_j = \sigma^2\mathbf u_j$ for a free $\mathbf u_j$. This
+is Equation 12, per sample.
+
+*Step 5, the exact expression.* On the plane of $\mathbf u_i$ and $\mathbf u_j$, with
+$l_i^2 = k_i - \sigma^2$, $\mathbf C_\epsilon$ is $\sigma^2\mathbf I + \mathbf v\mathbf v^T$ with
+$\mathbf v = (l_i, \epsilon)$, and it does not leave the plane. Its inverse there is
+$\frac1{\sigma^2}(\mathbf I - \mathbf v\mathbf v^T/\kappa)$, because
+$\sigma^2 + \mathbf v^T\mathbf v = \kappa$. So
+$\mathbf u_j^T\mathbf C_\epsilon^{-1}\mathbf u_j = \frac{1}{\sigma^2}\frac{\kappa - \epsilon^2}\kappa =
+\frac{k_i}{\sigma^2\kappa}$
+and $\mathbf u_j^T\mathbf C_\epsilon^{-1}\mathbf w_i = -\frac{\epsilon l_i^2}{\sigma^2\kappa}$. Put both
+into step 3:
+
+$$\mathbf u_j^T\mathbf g_i = \frac{\epsilon^3 l_i^2}{\sigma^2\kappa^2} + \frac{\epsilon k_i(\lambda_j -
+\kappa)}{\sigma^2\kappa^2} =
+\epsilon\,\frac{k_i(\lambda_j - k_i) - \sigma^2\epsilon^2}{\sigma^2(k_i + \epsilon^2)^2},$$
+
+where the terms in $\epsilon^3$ were collected: $l_i^2 - k_i = -\sigma^2$. The expression is positive for
+small $\epsilon > 0$ exactly when $\lambda_j > k_i$. In a tie, $\lambda_j = k_i$, it is
+$-\epsilon^3/(k_i + \epsilon^2)^2$: level to second order, and then downhill.
+
+*Step 6, the two cases.* If the column is used, $k_i = \lambda_i$: the step climbs if a free eigenvector has
+a larger eigenvalue than the one in use. If the column is zero, $k_i = \sigma^2$: it climbs if a free
+eigenvalue exceeds the noise variance.
+
+**The Hessian.** Equation 12 is one entry of something larger. For any direction $\mathbf D$ ($n\times k$),
+let $\mathcal H[\mathbf D]$ be the derivative of the gradient along $\mathbf D$. Write
+$\mathbf P = \mathbf C^{-1}$ and $\mathbf E = \mathbf D\mathbf W^T + \mathbf W\mathbf D^T$, the derivative
+of $\mathbf C$. By step 3 of Equation 10 the derivative of $\mathbf P$ is $-\mathbf P\mathbf E\mathbf P$.
+The product rule over the four factors of $\mathbf P\mathbf S\mathbf P\mathbf W$ and the two of
+$\mathbf P\mathbf W$ gives
+
+$$\mathcal H[\mathbf D] = -\mathbf P\mathbf E\mathbf P\mathbf S\mathbf P\mathbf W -
+\mathbf P\mathbf S\mathbf P\mathbf E\mathbf P\mathbf W + \mathbf P\mathbf S\mathbf P\mathbf D +
+\mathbf P\mathbf E\mathbf P\mathbf W - \mathbf P\mathbf D.$$
+
+The package computes just this, grouping
+$\mathbf P\mathbf S(\mathbf P\mathbf D - \mathbf P\mathbf E\mathbf P\mathbf W)$, and forming $\mathbf E$
+only against thin matrices:
+"""
+
+# %%
+plots.show_source(ppca.hessian_product)
+
+# %% [markdown]
+r"""
+At a stationary point it becomes short. There $\mathbf S\mathbf P\mathbf W = \mathbf W$, and with
+$\mathbf P\mathbf W = \mathbf W\mathbf M^{-1}$ (step 2 above) the gradient is
+$\mathbf P(\mathbf S\mathbf W\mathbf M^{-1} - \mathbf W)$, whose bracket is zero, so only the bracket needs
+to be differentiated. The derivative of $\mathbf M$ is $\mathbf D^T\mathbf W + \mathbf W^T\mathbf D$, hence
+
+$$\mathcal H[\mathbf D] = \mathbf C^{-1}\big(\mathbf S\mathbf D\mathbf M^{-1} - \mathbf D -
+\mathbf W(\mathbf D^T\mathbf W + \mathbf W^T\mathbf D)\mathbf M^{-1}\big).$$
+
+Take $\mathbf R = \mathbf I$ and $\mathbf D = \mathbf u_j\mathbf e_i^T$, now with *any* eigenvector
+$\mathbf u_j$, and let $c_j = \mathbf u_j^T\mathbf C\mathbf u_j$: it is $\sigma^2$ if $\mathbf u_j$ is free
+and $\lambda_j$ if it is used, by the column $\mathbf w_j = l_j\mathbf u_j$ say. The last term contributes,
+along $\mathbf u_j$ in column $i$, $l_j^2/k_i$, and twice that when $\mathbf u_j$ is column $i$'s own. So
+
+$$\mathbf u_j^T\mathcal H[\mathbf u_j\mathbf e_i^T]\,\mathbf e_i =
+\frac1{c_j}\Big(\frac{\lambda_j}{k_i} - 1 - (1 + \delta)\frac{l_j^2}{k_i}\Big),\qquad \delta =
+1\text{ if } \mathbf u_j \text{ is column } i\text{'s own, else } 0.$$
+
+For free $\mathbf u_j$, $l_j = 0$ and it is Equation 12 divided by $\epsilon N$.
+
+**Check.** All $6 \times 3$ pairs at the point that uses $\mathbf u_1$ and $\mathbf u_3$ and has one zero
+column, at $\sigma^2 = 0.7$. The used eigenvectors are included, so that every term of the Hessian is
+exercised.
+"""
+
+
+# %%
+def curvature(model, moments, j, i):
+    """Second derivative of the average log likelihood when column i moves along eigenvector j."""
+    direction = np.zeros_like(model.W)
+    direction[:, i] = moments.eigenvectors[:, j]
+    return np.sum(direction * ppca.hessian_product(model, moments, direction))
+
+
+table = np.array([[curvature(point, moments, j, i) for i in range(k)] for j in range(n)])
+k_i = np.diag(point.M)
+precision = np.diag(U.T @ np.linalg.inv(point.C) @ U)  # u_j^T C^-1 u_j
+l_squared = 1 / precision - 0.7
+own = np.zeros((n, k))
+own[0, 0] = own[2, 1] = 1
+formula = precision[:, None] * (eigenvalues[:, None] / k_i - 1 - (1 + own) * l_squared[:, None] / k_i)
+ledger.check(12, "(lambda_j / k_i - 1) u_j^T C^-1 u_j, all pairs", "algebra", table, formula, 1e-10)
+
+# %%
+print("rows u1 ... u6; columns with k_i =", k_i.round(3))
+print(table.round(3) + 0.0)
+
+# %% [markdown]
+r"""
+Read the table by columns. The third one is zero ($k_3 = \sigma^2 = 0.7$), and it climbs along
+$\mathbf u_2$, $\mathbf u_4$ and $\mathbf u_5$, whose eigenvalues 4, 1.5 and 0.8 exceed 0.7. The second
+holds $\mathbf u_3$ ($k_2 = 2.5$) and would climb along $\mathbf u_2$. The two zeros at $\mathbf u_1$ and
+$\mathbf u_3$ are rotations; we come to them below.
+
+The whole Hessian, as an $18\times18$ matrix, against finite differences of the dense gradient of Equation
+10, and its product with a random direction against PyTorch, at the turned stationary point and away from
+any.
+"""
+
+
+# %%
+def dense_gradient(W, sigma2=0.7):
+    P = np.linalg.inv(W @ W.T + sigma2 * np.eye(n))
+    return P @ S @ P @ W - P @ W
+
+
+two = (turned, generic)
+by_differences = [central_differences(dense_gradient, model.W, 1e-5).reshape(n * k, n * k).T for model in two]
+hessians = [ppca.hessian(model, moments) for model in two]
+ledger.check(12, "Hessian against the dense gradient", "finite differences", hessians, by_differences, 1e-6)
+
+# %%
+direction = rng.standard_normal((n, k))
+ours, by_autograd = [], []
+for model in two:
+    ours.append(ppca.hessian_product(model, moments, direction))
+    _, product = torch.autograd.functional.hvp(torch_log_likelihood, torch.tensor(model.W), torch.tensor(direction))
+    by_autograd.append(product.numpy())
+ledger.check(12, "Hessian times a direction against PyTorch", "autograd", ours, by_autograd, 1e-9)
+
+# %% [markdown]
+r"""
+And the exact expression of step 5, for a step that is not small at all. The dot product at $\epsilon = 0.8$
+is the integral of the curvature from 0 to 0.8, since it starts from zero; twenty Gauss–Legendre nodes of
+the package's Hessian do it, for every free $\mathbf u_j$ and every column.
+"""
+
+# %%
+epsilon, free = 0.8, [1, 3, 4, 5]
+nodes, weights = np.polynomial.legendre.leggauss(20)
+integral = np.zeros((len(free), k))
+for row, j in enumerate(free):
+    for i in range(k):
+        step = np.outer(U[:, j], np.eye(k)[i])
+        for t, weight in zip(epsilon * (nodes + 1) / 2, epsilon * weights / 2, strict=True):
+            integral[row, i] += weight * curvature(PPCA(point.W + t * step, moments.mean, 0.7), moments, j, i)
+lam = eigenvalues[free, None]
+exact = epsilon * (k_i * (lam - k_i) - 0.7 * epsilon**2) / (0.7 * (k_i + epsilon**2) ** 2)
+ledger.check(12, "exact dot product at a finite step", "quadrature", integral, exact, 1e-9)
+
+# %% [markdown]
+r"""
+**Note.** (12) is right as the dot product with the *unit* vector $\mathbf u_j$. With the perturbation
+$\epsilon\mathbf u_j$, as the text has it, there is one more factor $\epsilon$, the result is of order
+$\epsilon^2$, and "ignoring terms in $\epsilon^2$" would leave nothing. The sign, which is all the argument
+needs, is the same for both when $\epsilon > 0$. We also note that "$\lambda_j < \sigma^2$ for too many $j$"
+should be read as: for *every* free $j$. One free eigenvalue above $\sigma^2$ is enough to escape. Both are
+on the [errata page](../book/errata.md). Here is the difference of orders, for the zero column along
+$\mathbf u_2$:
+"""
+
+# %%
+for epsilon in (0.1, 0.01, 0.001):
+    moved = PPCA(point.W + epsilon * np.outer(U[:, 1], [0, 0, 1]), moments.mean, 0.7)
+    unit = U[:, 1] @ ppca.gradient(moved, moments)[:, 2]
+    print(f"ε = {epsilon:<6} with u_j: {unit / epsilon:.2f} ε    with ε u_j: {epsilon * unit / epsilon**2:.2f} ε²")
+
+# %% [markdown]
+r"""
+## Which stationary points are stable, and why
+
+Signs along single columns show when a point is *not* a maximum. To show that it *is* one needs more: a
+direction could mix columns, and a zero eigenvalue decides nothing. Two arguments settle it.
+
+**The whole spectrum.** Put $\mathbf D = \sum d_{ji}\mathbf u_j\mathbf e_i^T$ into the short form of
+$\mathcal H$ above. Let $a = |A|$ columns be used, the $p$-th by $\mathbf w_p = l_p\mathbf u_p$. Entry
+$(p, i)$ of $\mathbf D^T\mathbf W + \mathbf W^T\mathbf D$ is $l_i d_{ip} + l_p d_{pi}$ (with $l_i = 0$ for a
+zero column), so the bracket of $\mathcal H[\mathbf D]$ is, along $\mathbf u_j$ in column $i$,
+
+$$\Big(\frac{\lambda_j}{k_i} - 1\Big)d_{ji}\quad\text{for free } \mathbf u_j,\qquad
+\Big(\frac{\lambda_p}{k_i} - 1\Big)d_{pi} - \frac{l_p}{k_i}(l_id_{ip} + l_pd_{pi})\quad\text{for used } \mathbf u_p,$$
+
+and $\mathbf C^{-1}$ divides it by $\sigma^2$ or by $\lambda_p$. No entry meets another, except $d_{pi}$ and
+$d_{ip}$ of two used columns: the Hessian falls apart into blocks of size one and two.
+
+| directions | how many | curvature |
+|---|---|---|
+| free $\mathbf u_j$ into column $i$ | $(n - a)k$ | $\frac1{\sigma^2}\big(\frac{\lambda_j}{k_i} - 1\big)$ |
+| a used column along itself | $a$ | $-2l_i^2/\lambda_i^2$ |
+| sheared: $(d_{pi}, d_{ip}) \propto (l_i, l_p)$ | $a(a-1)/2$ | $-(l_i^2 + l_p^2)/(\lambda_i\lambda_p)$ |
+| rotated: $(d_{pi}, d_{ip}) \propto (l_p, -l_i)$ | $a(a-1)/2$ | $0$ |
+| a used column rotated into a zero column | $a(k-a)$ | $0$ |
+
+The first row is the first expression. For the second row put $p = i$ and $k_i = \lambda_i$:
+$0 - \frac{l_i}{\lambda_i}\cdot 2l_id_{ii}$, divided by $\lambda_i$. For the last row, $k_i = \sigma^2$ and
+$l_i = 0$: $(\lambda_p - \sigma^2 - l_p^2)\,d_{pi}/\sigma^2 = 0$, since $l_p^2 = \lambda_p - \sigma^2$. For
+two used columns $p \neq i$, use $\lambda_p - \lambda_i - l_p^2 = \sigma^2 - \lambda_i = -l_i^2$: the
+bracket is $-\frac{l_i}{\lambda_i}(l_id_{pi} + l_pd_{ip})$, to be divided by $\lambda_p$. With the roles
+exchanged, the block of $(d_{pi}, d_{ip})$ is
+
+$$-\frac1{\lambda_i\lambda_p}\begin{pmatrix}l_i^2 & l_il_p\\ l_il_p & l_p^2\end{pmatrix}.$$
+
+Its determinant is zero and its trace is $-(l_i^2 + l_p^2)/(\lambda_i\lambda_p)$, so these are its
+eigenvalues, with eigenvectors $(l_p, -l_i)$ and $(l_i, l_p)$.
+
+The zeros are harmless. $\mathcal L$ depends on $\mathbf W$ through $\mathbf W\mathbf W^T$ only, so moving
+along $\mathbf W\mathbf R$ changes nothing *exactly*, not only to second order. They count
+$\frac{a(a-1)}2 + a(k-a)$, the dimension of the set of all $\mathbf W\mathbf R$. Any further zero comes from
+a tie, $\lambda_j = k_i$.
+"""
+
+
+# %%
+def closed_spectrum(eigenvalues, used, k, sigma2):
+    """Eigenvalues of the Hessian at a stationary point, ascending (nk,)."""
+    lam, free, a = eigenvalues[used], np.delete(eigenvalues, used), len(used)
+    k_i = np.append(lam, np.full(k - a, sigma2))
+    escapes = (free[:, None] / k_i - 1) / sigma2
+    stretches = -2 * (lam - sigma2) / lam**2
+    p, i = np.triu_indices(a, 1)
+    shears = -(lam[p] + lam[i] - 2 * sigma2) / (lam[p] * lam[i])
+    rotations = np.zeros(a * (a - 1) // 2 + a * (k - a))
+    return np.sort(np.concatenate([escapes.ravel(), stretches, shears, rotations]))
+
+
+by_package = np.linalg.eigvalsh(ppca.hessian(turned, moments))
+closed = closed_spectrum(eigenvalues, [0, 2], k, 0.7)
+ledger.check(12, "whole spectrum of the Hessian in closed form", "algebra", by_package, closed, 1e-9)
+print("directions that climb, fall, stay level:", [int(f.sum()) for f in (closed > 0, closed < 0, closed == 0)])
+
+# %% [markdown]
+r"""
+**The theorem.** *At a fixed $\sigma^2$ a stationary point is a local maximum if and only if no free
+eigenvalue exceeds the smallest $k_i$; and then it is a global maximum.*
+
+*Only if.* Suppose $\lambda_j > k_i$ for some free $j$ and some column $i$. By [Eq. 12](#equation-12) the
+curvature along $\mathbf u_j\mathbf e_i^T$ is positive, so there are higher points arbitrarily near.
+
+*If.* Suppose $\lambda_j \le k_i$ for all free $j$ and all $i$. When some column is zero, the smallest $k_i$
+is $\sigma^2$ (used columns have $\lambda_i > \sigma^2$), so all free eigenvalues are at most $\sigma^2$:
+$A$ holds *every* eigenvalue above $\sigma^2$. When no column is zero, no free eigenvalue exceeds a used
+one: $A$ holds the $k$ largest, ties broken either way. In both cases $A$ is the top
+$\min(k, \#\{\lambda > \sigma^2\})$, which we saw at the end of [Eq. 11](#equation-11) to have the largest
+$\mathcal L_A$ of all stationary points. It remains to see that $\mathcal L$ has a global maximum at all. It
+does: $\operatorname{tr}(\mathbf C^{-1}\mathbf S) \ge 0$, and
+$\log\det\mathbf C \ge (n-1)\log\sigma^2 + \log(\sigma^2 + \|\mathbf W\|^2/k)$, because the largest squared
+singular value is at least the average $\|\mathbf W\|^2/k$. So $\mathcal L \to -\infty$ as $\mathbf W$
+grows; being continuous, it attains its maximum, and there the gradient is zero. The global maximum is one
+of our points, hence the top one. $\square$
+
+This also says why perturbations of single columns along eigenvectors were enough: whenever the point is not
+the best, one of *them* climbs. And it covers ties, which a Hessian alone cannot decide: a tied point has
+the same value as the best one, so it is a maximum too, only not an isolated one. Hence `is_stable` counts
+ties as stable.
+
+Let us not rely on the proof alone. For $n = 6$, $k = 3$ we list every stationary point at seven values of
+$\sigma^2$, and for each compare three things: the package's verdict, the largest eigenvalue of the Hessian,
+and whether the likelihood equals that of the global fit.
+"""
+
+
+# %%
+def all_points(sigma2):
+    """Every stationary point of the small model at sigma2, as (indices, model)."""
+    above = range(int((eigenvalues > sigma2).sum()))
+    chosen = [A for size in range(k + 1) for A in combinations(above, size)]
+    return [(A, ppca.stationary_point(moments, A, k, sigma2)) for A in chosen]
+
+
+for sigma2 in (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0):
+    best = ppca.fit(moments, k, sigma2).log_likelihood(moments)
+    points = all_points(sigma2)
+    stable = [ppca.is_stable(model, moments) for _, model in points]
+    level = [np.linalg.eigvalsh(ppca.hessian(model, moments))[-1] < 1e-9 for _, model in points]
+    globally = [abs(model.log_likelihood(moments) - best) < 1e-9 for _, model in points]
+    assert stable == level == globally
+    (winner,) = [A for (A, _), yes in zip(points, stable, strict=True) if yes]
+    names = ", ".join(f"u{j + 1}" for j in winner) or "nothing"
+    print(f"σ² = {sigma2}: {len(points):2d} stationary; one is stable, uses {names}, and is the global maximum")
+
+# %% [markdown]
+r"""
+One stable point at every $\sigma^2$, always the global one, among up to 42 stationary points. As $\sigma^2$
+passes an eigenvalue from below, one latent less survives.
+"""
+
+# %% mystnb={"image": {"alt": "Two charts over the noise variance from 0.1 to 8. Above: the log likelihood of every stationary point, saddles as thin grey curves, all below one thick curve, the stable point, which peaks at the maximum likelihood variance 0.87. Below: the number of surviving latents, a staircase from 3 down to 0."}}
+grid = np.geomspace(0.1, 8, 120)
+fig, (top, bottom) = plots.figure(2, 1, width=7, height=5, sharex=True, height_ratios=[2.4, 1])
+for A in (A for size in range(k + 1) for A in combinations(range(n), size)):
+    s = grid[grid < eigenvalues[list(A)].min(initial=np.inf)]
+    values = [ppca.stationary_point(moments, A, k, v).log_likelihood(moments) for v in s]
+    top.plot(s, values, color="0.65", linewidth=0.7, label=None if A else "saddles")
+envelope = [ppca.fit(moments, k, v).log_likelihood(moments) for v in grid]
+top.plot(grid, envelope, linewidth=3.2, label="the stable point")
+mle = ppca.fit(moments, k)
+top.plot(mle.sigma2, mle.log_likelihood(moments), "*", color="black", ms=12, label="maximum likelihood σ²")
+top.set(ylabel="average log likelihood\n(nats per sample)", ylim=(-13.5, -9.6), xscale="log")
+top.legend(loc="upper left", frameon=False)
+bottom.step(grid, [min(k, (eigenvalues > v).sum()) for v in grid], where="post", color="black")
+bottom.set(xlabel="noise variance σ² (units of x²)", ylabel="surviving latents", yticks=range(k + 1))
+_ = bottom.set_xticks([0.1, 0.3, 1, 3, 8], ["0.1", "0.3", "1", "3", "8"])
+
+# %% [markdown]
+r"""
+Each thin curve is one choice of eigenvectors, followed as $\sigma^2$ changes; it ends where $\sigma^2$
+reaches the smallest eigenvalue it uses and that column has shrunk to nothing. The stable point is the upper
+edge of them all. Collapse, in the lower chart, is what happens to that upper edge when $\sigma^2$ is set
+larger than the data ask for.
+
+## Figure 1
+
+**The paper** takes 10,000 random training images of MNIST, gives $\mathbf W$ three principal columns and
+zeros elsewhere, and draws the likelihood as a zero column moves in the plane of $\mathbf u_5$ and
+$\mathbf u_7$, for three values of $\sigma^2$. (It writes $\boldsymbol\mu_5$ and $\boldsymbol\mu_7$;
+elsewhere $\boldsymbol\mu$ is the mean.) Its caption: on the left $\sigma^2$ can capture both directions, in
+the middle only one, on the right neither.
+
+**What we do.** The package carries the moments of such a subset. We take $k = 4$: columns along
+$\mathbf u_1, \mathbf u_2, \mathbf u_3$ and one zero column, which moves in *both* directions of the plot,
+$\mathbf w_4 = a\mathbf u_5 + b\mathbf u_7$. The paper speaks of "the same stationary point" in all three
+panels. Columns of a stationary point have length $\sqrt{\lambda_i - \sigma^2}$, so with one fixed
+$\mathbf W$ at most one panel would show a stationary point; we recompute $\mathbf W$ for each $\sigma^2$.
+"""
+
+# %%
+mnist = data.mnist_moments("subset")
+print("λ1 ... λ8:", mnist.eigenvalues[:8].round(2))
+
+# %% [markdown]
+r"""
+**The landscape in closed form.** Let $\mathbf v = a\mathbf u_p + b\mathbf u_q$ be the moved column,
+$r^2 = a^2 + b^2$, and $\mathbf C$ the covariance with that column at zero. Then the new covariance is
+$\mathbf C + \mathbf v\mathbf v^T$, and $\mathbf C\mathbf v = \sigma^2\mathbf v$ since both directions are
+free. The matrix determinant lemma and the Sherman–Morrison formula (multiply out to verify them) give
+
+$$\log\det(\mathbf C + \mathbf v\mathbf v^T) = \log\det\mathbf C + \log(1 + \mathbf v^T\mathbf C^{-1}\mathbf v),\qquad
+(\mathbf C + \mathbf v\mathbf v^T)^{-1} =
+\mathbf C^{-1} - \frac{\mathbf C^{-1}\mathbf v\mathbf v^T\mathbf C^{-1}}{1 + \mathbf v^T\mathbf C^{-1}\mathbf v}.$$
+
+Here $\mathbf v^T\mathbf C^{-1}\mathbf v = r^2/\sigma^2$ and
+$\mathbf v^T\mathbf C^{-1}\mathbf S\mathbf C^{-1}\mathbf v = (\lambda_pa^2 + \lambda_qb^2)/\sigma^4$, so
+
+$$\mathcal L(a, b) - \mathcal L(0, 0) =
+-\frac12\Big[\log\Big(1 + \frac{r^2}{\sigma^2}\Big) -
+ \frac{\lambda_pa^2 + \lambda_qb^2}{\sigma^2(\sigma^2 + r^2)}\Big].$$
+
+Two eigenvalues and $\sigma^2$ are all that is needed. The used columns do not enter, for this plane never
+meets them. `ppca.landscape` does the same for any column and any plane:
+"""
+
+# %%
+plots.show_source(ppca.landscape)
+
+
+# %%
+def zero_column_point(sigma2):
+    """Three principal columns and a zero column, stationary at this sigma2."""
+    return ppca.stationary_point(mnist, [0, 1, 2], 4, sigma2)
+
+
+grid = np.linspace(-2, 2, 201)
+plane = mnist.eigenvectors[:, [4, 6]]
+sigmas, gains = (1.0, 2.1, 3.0), []
+for sigma2 in sigmas:
+    model = zero_column_point(sigma2)
+    surface = ppca.landscape(model, mnist, 3, plane, grid, grid) - model.log_likelihood(mnist)
+    r2 = grid**2 + grid[:, None] ** 2
+    pull_out = mnist.eigenvalues[4] * grid**2 + mnist.eigenvalues[6] * grid[:, None] ** 2
+    closed = -(np.log1p(r2 / sigma2) - pull_out / (sigma2 * (sigma2 + r2))) / 2
+    np.testing.assert_allclose(surface, closed, atol=1e-9)
+    gains.append(surface)
+print("ppca.landscape and the closed form agree at all", 3 * surface.size, "points, to 1e-9 nats")
+
+# %% [markdown]
+r"""
+Both could share a mistake, so one point of each surface is also evaluated with the full $784 \times 784$
+model. Then the captions, from the computed curvature along $\mathbf u_5$ and $\mathbf u_7$ rather than from
+the look of the picture, and the verdict over *all* directions.
+"""
+
+# %%
+for sigma2, surface in zip(sigmas, gains, strict=True):
+    model = zero_column_point(sigma2)
+    W = model.W.copy()
+    W[:, 3] = plane @ [grid[150], grid[120]]
+    moved = PPCA(W, mnist.mean, sigma2).log_likelihood(mnist)
+    np.testing.assert_allclose(surface[120, 150], moved - model.log_likelihood(mnist), atol=1e-8)
+print("landscape and full model agree to 1e-8 nats")
+
+# %%
+titles = []
+for sigma2 in sigmas:
+    model = zero_column_point(sigma2)
+    up5, up7 = (bool(curvature(model, mnist, j, 3) > 0) for j in (4, 6))
+    in_plane = {2: "minimum", 1: "saddle", 0: "maximum"}[up5 + up7]
+    full = "maximum" if ppca.is_stable(model, mnist) else "saddle"
+    titles.append(f"σ² = {sigma2:.1f}: {in_plane} of this plane\n{full} of the full space")
+    print(f"σ² = {sigma2}: climbs along u5: {up5}, along u7: {up7}; {in_plane} of the plane, {full} in full")
+
+# %% mystnb={"image": {"alt": "Three contour maps of the log likelihood as a zero column of W moves along the fifth and seventh principal directions of MNIST. At variance 1.0 the centre is a basin between two summits, a minimum of the plane. At 2.1 it is a saddle between two nearby summits. At 3.0 it is the only summit. Beside them the two directions as small images."}} tags=["landing-figure"]
+pictures = mnist.eigenvectors[:, [4, 6]].T.reshape(2, 28, 28)
+_ = plots.stability_panels(grid, grid, gains, titles, pictures=pictures)
+
+# %% [markdown]
+r"""
+The ring is the stationary point; each star is a summit, with its gain in nats per image over the ring.
+Colours run from the lowest point of each panel (dark) to its highest (light), in finer steps near the top.
+Left, $\sigma^2 < \lambda_7 < \lambda_5$: both directions climb. Middle, $\lambda_7 < \sigma^2 < \lambda_5$:
+only $\mathbf u_5$ climbs. Right, $\sigma^2 > \lambda_5$: neither does. The signs of the curvature are those
+of the paper's captions.
+
+Now move $\sigma^2$ yourself. The slider takes the mouse, a finger or the arrow keys; no kernel is needed.
+"""
+
+# %%
+plots.landscape_explorer(mnist)
+
+# %% [markdown]
+r"""
+**Why the right-hand panel has $\sigma^2 = 3.0$.** To be *sure* of a maximum we need more than the picture
+shows. Put the slider at 2.70. In the plane the ring is a perfect maximum, but $\mathbf u_4$ is free too, it
+is not in the plane, and $\lambda_4 = 2.78 > 2.70$. Only for $\sigma^2$ between $\lambda_4$ and $\lambda_3$
+are all free directions below the noise while the three used ones are still above it:
+"""
+
+# %%
+model = zero_column_point(2.7)
+for j in (3, 4, 6):
+    print(f"curvature along u{j + 1}: {curvature(model, mnist, j, 3):+.4f} per squared intensity")
+along_u4 = ppca.landscape(model, mnist, 3, mnist.eigenvectors[:, [3, 4]], grid, [0.0])[0]
+gain = along_u4.max() - model.log_likelihood(mnist)
+print(
+    f"stable: {ppca.is_stable(model, mnist)}; highest gain along u4: {gain:.5f} nats, "
+    f"at a = {abs(grid[along_u4.argmax()]):.2f}"
+)
+
+# %% [markdown]
+r"""
+The gain is tiny, because $\sigma^2$ is close to $\lambda_4$, but it is a gain: the point is a saddle. The
+paper does not print its three values of $\sigma^2$, so we cannot say whether its right-hand panel is a
+maximum or one of these; the statement of its caption, about the two directions shown, holds either way.
+
+## Are the collapsed points spurious?
+
+The paper's explanation of posterior collapse is that, for too large a $\sigma^2$, pPCA "has spurious local
+maxima, which correspond to a collapsed posterior". The theorem lets us look closely at that sentence.
+
+**The maxima are there.** For $\sigma^2 > \lambda_4$ the point with three used columns and one zero column
+is a true local maximum. That part of the paper is right, and it is the important part: the likelihood
+itself, without any variational bound, prefers to leave a latent unused.
+
+**They are not spurious.** A spurious local maximum is one that is not global: a trap, which a better
+optimiser or a luckier start would avoid. The theorem says there are none. At every fixed $\sigma^2$, each
+local maximum is global. The collapsed point is the *best possible answer* for that $\sigma^2$; what is
+wrong is the $\sigma^2$. No restart, no cleverer optimiser and no annealing that ends at the same objective
+can undo it.
+
+**When $\sigma^2$ is learned, they are not stationary at all.** The paper says that they "become saddle
+points". A saddle is a stationary point; here a slope remains. From
+$\mathcal L = -\frac12[n\log2\pi + \log\det\mathbf C + \operatorname{tr}\mathbf C^{-1}\mathbf S]$ with
+$d\mathbf C = \mathbf I\,d\sigma^2$ and steps 2 and 3 of [Eq. 10](#equation-10),
+
+$$\frac{\partial\mathcal L}{\partial\sigma^2} =
+-\tfrac12\big[\operatorname{tr}\mathbf C^{-1} - \operatorname{tr}(\mathbf C^{-1}\mathbf S\mathbf C^{-1})\big].$$
+
+At a stationary point in $\mathbf W$, along a used eigenvector the two traces contribute $1/\lambda_j$ each
+and cancel; along a free one, $1/\sigma^2$ and $\lambda_j/\sigma^4$. So
+
+$$\frac{\partial\mathcal L}{\partial\sigma^2} =
+\frac{n - |A|}{2\sigma^4}\,\big(\bar\lambda_{\text{free}} - \sigma^2\big),\qquad \bar\lambda_{\text{free}} =
+\text{the average free eigenvalue}.$$
+
+It vanishes only if $\sigma^2$ equals that average. At a stable point with a zero column all free
+eigenvalues are at most $\sigma^2$, so their average is below it (unless all of them equal $\sigma^2$) and
+the slope is strictly negative: $\sigma^2$ wants to shrink, until the next eigenvalue emerges and the zero
+column can grow. With all $k$ columns in use the balance is [Eq. 7](01_ppca.ipynb#equation-7),
+$\sigma^2_{\text{MLE}}$.
+"""
+
+
+# %%
+def slope_in_sigma2(model, moments, step=1e-5):
+    """d L / d sigma2 with W held, by central differences of the likelihood."""
+    values = [PPCA(model.W, model.mu, model.sigma2 + h).log_likelihood(moments) for h in (step, -step)]
+    return (values[0] - values[1]) / (2 * step)
+
+
+for sigma2 in (0.5, mle.sigma2, 2.0, 3.0, 5.0, 7.0):
+    model = ppca.fit(moments, k, sigma2)
+    a = int((np.abs(model.W).max(axis=0) > 0).sum())
+    expected = (n - a) / (2 * sigma2**2) * (eigenvalues[a:].mean() - sigma2)
+    slope = slope_in_sigma2(model, moments)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-8)
+    print(f"σ² = {sigma2:.3f}: {a} latents in use, ∂L/∂σ² = {slope:+.3f}".replace("-0.000", "+0.000"))
+
+# %% [markdown]
+r"""
+The slope is zero at $\sigma^2_{\text{MLE}} = 0.867$ and nowhere else on the list. (Saddles of the joint
+problem do exist: take any $A$ whose eigenvalues exceed the average of the free ones, and that average as
+$\sigma^2$. If a column is zero there, some free eigenvalue lies above their average, unless all are equal,
+and that column escapes. These are not the collapsed maxima; $\sigma^2$ is different.)
+
+### Complete collapse
+
+$\mathbf W = \mathbf 0$ is the first of the paper's three cases, passed over as not interesting. For our
+subject it is: every latent is ignored, and by [Eq. 6](01_ppca.ipynb#equation-6) the posterior is
+$\mathcal N(\mathbf 0, \mathbf I)$ for every $\mathbf x$, which is the prior. The theorem with
+$A = \varnothing$: **complete collapse is stable, and then globally optimal, if and only if
+$\lambda_1 \le \sigma^2$.** For these images the border is $\lambda_1 = 5.10$.
+"""
+
+# %%
+for sigma2 in (5.0, 5.2):
+    nothing = PPCA(np.zeros((784, 4)), mnist.mean, sigma2)
+    best = ppca.fit(mnist, 4, sigma2).log_likelihood(mnist)
+    same = abs(best - nothing.log_likelihood(mnist)) < 1e-9
+    print(f"σ² = {sigma2}: W = 0 is stable: {ppca.is_stable(nothing, mnist)}, is the global maximum: {same}")
+means, covariance = nothing.posterior(np.random.default_rng(1).random((3, 784)))
+print("posterior is the prior:", bool((means == 0).all() and np.allclose(covariance, np.eye(4))))
+
+# %% [markdown]
+r"""
+### What remains of the story
+
+The paper's central observation stands, and stands more firmly: the *variance of the observation model*
+decides which latents survive, with the exact likelihood as much as with the ELBO. What changes is the
+picture to carry away. It is not a rugged landscape in which an optimiser gets caught. It is a landscape
+without traps, whose summit moves as $\sigma^2$ does; set $\sigma^2$ above an eigenvalue and the summit lies
+where that latent is off. The cure is to change the question, by setting or learning $\sigma^2$, and not to
+search harder for another answer.
+
+Whether *deep* VAEs have local maxima that are truly spurious is a separate matter. The linear model neither
+shows it nor rules it out, and later chapters have to look at trained networks. The [errata
+page](../book/errata.md) lists these remarks beside the paper's words.
+
+How much survives on MNIST? Here is the number of eigenvalues above $\sigma^2$, the most latents that a
+linear model can keep.
+"""
+
+# %% mystnb={"image": {"alt": "Falling curve on logarithmic axes: the number of eigenvalues of the MNIST covariance above the noise variance, from several hundred at a variance of one hundred-thousandth to none at 5.1, with marks at 0.0126, 0.1 and 1."}}
+train = data.mnist_moments("train")
+grid = np.geomspace(1e-5, 6, 400)
+fig, ax = plots.figure(width=6.4, height=3.3)
+ax.step(grid, [(train.eigenvalues > v).sum() for v in grid], where="post")
+for sigma2 in (0.0126, 0.1, 1.0):
+    count = int((train.eigenvalues > sigma2).sum())
+    ax.plot(sigma2, count, "o", color="black")
+    ax.annotate(f"σ² = {sigma2:g}: {count}", (sigma2, count), (7, 5), textcoords="offset points")
+ax.set(xscale="log", xlabel="noise variance σ² (squared intensity)", ylabel="latents that can survive")
+ax.set_yscale("symlog", linthresh=1)
+_ = ax.set(ylim=(0, 1000), yticks=[0, 1, 10, 100, 1000], yticklabels=["0", "1", "10", "100", "1000"])
+
+# %% [markdown]
+r"""
+The curve falls to zero at $\lambda_1 = 5.12$ of all 60,000 images. At $\sigma^2 = 1$, the value hidden in a
+plain "half the squared error plus KL", the linear model keeps no more than the marked dozen, however many
+latents it is given.
+
+## What we showed
+
+- The gradient of the average log likelihood is
+  $\mathbf C^{-1}\mathbf S\mathbf C^{-1}\mathbf W - \mathbf C^{-1}\mathbf W$; it vanishes where [Eq.
+  10](#equation-10) says.
+- Every stationary point at a fixed $\sigma^2$ is made of eigenvectors with $\lambda > \sigma^2$ and zero
+  columns ([Eq. 11](#equation-11)); the paper's three cases are one.
+- A column with $k_i$ gains from a free eigenvector exactly when $\lambda_j > k_i$ ([Eq. 12](#equation-12)),
+  and the whole spectrum of the Hessian is known.
+- Stable means global: at every fixed $\sigma^2$ the only local maxima are the global ones. Collapsed points
+  are the right answer to a wrong $\sigma^2$.
+- Figure 1, its captions confirmed by computed curvature, and a right-hand panel that is a maximum in all
+  directions.
+
+## Exercises
+
+**1. How fast does a collapsed latent wake up?** At $\mathbf W = \mathbf 0$ and $\sigma^2 = 2$, in the small
+model, start gradient ascent from a $\mathbf W$ with tiny random entries. At which rate should the part of
+$\mathbf W$ along $\mathbf u_1$ grow at first? Measure it.
+"""
+
+# %% tags=["hide-cell"]
+# The Hessian at W = 0 gives the rate (lambda_1 / sigma2 - 1) / sigma2 per unit of time.
+W, step, history = 1e-6 * np.random.default_rng(2).standard_normal((n, k)), 0.01, []
+for _ in range(200):
+    history.append(np.linalg.norm(U[:, 0] @ W))
+    W = W + step * ppca.gradient(PPCA(W, moments.mean, 2.0), moments)
+rate = np.log(history[-1] / history[0]) / (199 * step)
+expected = (6.0 / 2.0 - 1) / 2.0
+print(f"measured {rate:.1f}, predicted {expected:.1f}")
+assert abs(rate - expected) < 0.02
+
+# %% [markdown]
+r"""
+**2. Ties.** Let $\mathbf S$ have eigenvalues $4, 2, 2, 1$, and let $k = 2$, $\sigma^2 = \frac12$. Show that
+the second column may point anywhere in the eigenspace of 2, that the point is stable, and that the Hessian
+has one zero more than the rotations explain.
+"""
+
+# %% tags=["hide-cell"]
+tied = Moments(np.zeros(4), np.diag([4.0, 2.0, 2.0, 1.0]), 1)
+for angle in (0.0, 0.4, 1.1):
+    W = np.zeros((4, 2))
+    W[0, 0] = np.sqrt(3.5)
+    W[1:3, 1] = np.sqrt(1.5) * np.array([np.cos(angle), np.sin(angle)])
+    model = PPCA(W, tied.mean, 0.5)
+    zeros = int((np.abs(np.linalg.eigvalsh(ppca.hessian(model, tied))) < 1e-9).sum())
+    print(f"angle {angle}: stable {ppca.is_stable(model, tied)}, zeros {zeros}, of which rotations 1")
+    assert ppca.is_stable(model, tied) and zeros == 2
+
+# %% [markdown]
+r"""
+**3. Learn $\sigma^2$ from a collapsed start.** Begin at the collapsed global maximum for $\sigma^2 = 3$
+(two columns used, one exactly zero) and climb in $\mathbf W$ and $\log\sigma^2$ together. Where does it end
+if the zero column stays exactly zero, and where with a little noise on it?
+"""
+
+
+# %% tags=["hide-cell"]
+def climb(noise):
+    start = ppca.fit(moments, k, 3.0).W + noise * np.random.default_rng(3).standard_normal((n, k))
+
+    def minus_log_likelihood(parameters):
+        model = PPCA(parameters[:-1].reshape(n, k), moments.mean, np.exp(parameters[-1]))
+        slope = -(np.trace(P := np.linalg.inv(model.C)) - np.trace(P @ S @ P)) / 2
+        change = np.append(ppca.gradient(model, moments).ravel(), model.sigma2 * slope)
+        return -model.log_likelihood(moments), -change
+
+    end = minimize(minus_log_likelihood, np.append(start.ravel(), np.log(3.0)), jac=True, tol=1e-12)
+    return np.exp(end.x[-1])
+
+
+print(f"exactly zero: σ² = {climb(0.0):.3f}, the average of λ3 ... λ6, a saddle: {eigenvalues[2:].mean():.3f}")
+print(f"with noise:   σ² = {climb(1e-3):.3f}, the maximum likelihood value: {mle.sigma2:.3f}")
+assert abs(climb(0.0) - eigenvalues[2:].mean()) < 1e-3 and abs(climb(1e-3) - mle.sigma2) < 1e-3
+
+# %% [markdown]
+r"""
+**4. The variance hidden in a loss.** A Gaussian VAE minimises
+$\frac1{2\sigma^2}\|\mathbf x - \hat{\mathbf x}\|^2 + \mathrm{KL}$. Which $\sigma^2$ is implied by *mean*
+squared error over the 784 pixels plus $w \cdot \mathrm{KL}$? How many latents can the linear model keep on
+MNIST for $w = 1$, $10^{-2}$ and $10^{-4}$?
+"""
+
+# %% tags=["hide-cell"]
+# Dividing the loss by w leaves |x - x_hat|^2 / (784 w), so 2 sigma2 = 784 w.
+for w in (1.0, 1e-2, 1e-4):
+    sigma2 = 784 * w / 2
+    print(f"w = {w:g}: σ² = {sigma2:g}, latents kept at most {(train.eigenvalues > sigma2).sum()}")
+assert not (train.eigenvalues > 784 / 2).any()  # w = 1 is complete collapse
+
+# %% [markdown]
+r"""
+## References
+
+- [Lucas et al., 2019](../book/references.md), the paper, Section 4.1 and Appendix A.
+- [Tipping & Bishop, 1999](../book/references.md), whose Appendix A is the origin of Equations 10 to 12.
+
+## Versions
+"""
+
+# %% tags=["nbval-ignore-output"]
+import platform
+from importlib.metadata import version
+
+print("python", platform.python_version())
+for name in ("numpy", "scipy", "matplotlib", "sympy", "torch"):
+    print(name, version(name))

@@ -1,0 +1,198 @@
+"""The built pages: complete, checked by the ledger, at home on a disk with no network, silent in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import ledger_page
+import pytest
+from bs4 import BeautifulSoup
+from pairs import ROOT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FETCHING = {  # attributes by which a page fetches something without being asked
+    "script": ["src"],
+    "img": ["src", "srcset"],
+    "iframe": ["src"],
+    "embed": ["src"],
+    "object": ["data"],
+    "source": ["src", "srcset"],
+    "video": ["src", "poster"],
+    "audio": ["src"],
+    "use": ["href", "xlink:href"],
+    "image": ["href", "xlink:href"],
+    "link": ["href"],
+}
+LINK_KINDS_NOT_FETCHED = {"canonical", "next", "prev", "search", "index", "author", "license"}
+REMOTE_IN_CSS = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])(?:https?:)?//", re.IGNORECASE)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The folder ``_build`` that `make book` leaves in a copy of the book, where nobody is editing."""
+    copy = tmp_path_factory.mktemp("book")
+    for name in ("book", "notebooks"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, copy)
+    before = contents(copy)
+    command = [sys.executable, str(copy / "book" / "build.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith("index.html")
+    assert contents(copy) == before, "building the book changed what it is made from"
+    return copy / "_build"
+
+
+def contents(folder):
+    """Every file below `folder` with its bytes, the built ones and caches aside."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return {file: (folder / file).read_bytes() for file in files if not {"_build", "__pycache__"} & set(file.parts)}
+
+
+@pytest.fixture(scope="session")
+def pages(built):
+    return {path: parsed(path) for path in sorted((built / "html").rglob("*.html"))}
+
+
+@cache
+def parsed(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def remote(address):
+    return bool(re.match(r"\s*(https?:)?//", address or "", re.IGNORECASE))
+
+
+def test_every_page_of_the_contents_is_there(built, pages):
+    names = {path.relative_to(built / "html").with_suffix("").as_posix() for path in pages}
+    contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    wanted = {name.removesuffix(".ipynb") for name in re.findall(r"(?:file|root): (\S+)", contents)}
+    assert wanted <= names and "index" in names
+
+
+def test_nothing_is_fetched_from_elsewhere(built, pages):
+    found = []
+    for path, page in pages.items():
+        for tag, attributes in FETCHING.items():
+            for node in page.find_all(tag):
+                if tag == "link" and set(node.get("rel", [])) <= LINK_KINDS_NOT_FETCHED:
+                    continue
+                for attribute in attributes:
+                    parts = (node.get(attribute) or "").split(",") if attribute == "srcset" else [node.get(attribute)]
+                    found += [(path.name, tag, part) for part in parts if remote(part)]
+        styles = [node.get_text() for node in page.find_all("style")] + [n["style"] for n in page.select("[style]")]
+        found += [(path.name, "style", style[:80]) for style in styles if REMOTE_IN_CSS.search(style)]
+        for script in page.find_all("script", src=False):
+            text = re.sub(r'"@context": "https://schema.org"', "", script.get_text())
+            found += [(path.name, "script", address) for address in re.findall(r"https?://[\w./@-]+", text)]
+    for path in (built / "html").rglob("*.css"):
+        if REMOTE_IN_CSS.search(path.read_text(encoding="utf-8")):
+            found.append((path.name, "css", ""))
+    assert not found
+
+
+def test_internal_links_and_anchors_lead_somewhere(built, pages):
+    html, broken = built / "html", []
+    anchors = {path: {n["id"] for n in page.select("[id]")} | {n["name"] for n in page.select("a[name]")}
+               for path, page in pages.items()}  # fmt: skip
+    for path, page in pages.items():
+        for node in page.find_all("a", href=True):
+            parts = urlsplit(node["href"])
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
+            fragment = unquote(parts.fragment)
+            if not target.is_file():
+                broken.append((str(path.relative_to(html)), node["href"]))
+            elif fragment and target in anchors and fragment not in anchors[target]:
+                broken.append((str(path.relative_to(html)), node["href"]))
+    assert not broken
+
+
+def test_every_picture_says_what_it_shows(pages):
+    for path, page in pages.items():
+        for image in page.find_all("img"):
+            alt = image.get("alt", "").strip()
+            if image["src"].endswith("logo.svg"):
+                continue  # the theme names the logo after the book
+            assert len(alt) > 20 and not re.search(r"\.(png|svg|jpe?g)$|^(\.\.|_)", alt), (path.name, image["src"], alt)
+        for drawing in page.select("article svg"):
+            named = drawing.get("aria-label") or drawing.get("aria-labelledby") or drawing.find("title")
+            hidden = drawing.get("aria-hidden") == "true" or drawing.get("role") == "presentation"
+            assert named or hidden, (path.name, str(drawing)[:200])
+
+
+def test_ledger_page_lists_all_equations(built, pages):
+    checks = json.loads((built / "ledger.json").read_text(encoding="utf-8"))
+    page = pages[built / "html" / "book" / "ledger.html"]
+    rows = page.select("article table tbody tr")
+    assert [row.td.get_text(strip=True) for row in rows] == [f"Eq. {number}" for number in range(1, 33)]
+    for number, row in zip(range(1, 33), rows, strict=True):
+        of = [check for check in checks if check["equation"] == number]
+        verdict = row.find_all("td")[2].get_text(strip=True)
+        assert verdict == ledger_page.verdict(of)
+        if of:
+            assert verdict == "verified" and len({check["kind"] for check in of}) >= 2
+            assert row.a["href"].endswith(f"#equation-{number}")
+    assert {check["equation"] for check in checks} >= {*range(1, 9), 10, 11, 12}
+
+
+def test_verdicts_of_the_ledger():
+    algebra = {"kind": "algebra", "passed": True}
+    assert ledger_page.verdict([]) == "not yet here"
+    assert ledger_page.verdict([algebra, algebra]) == "checked by one kind only"
+    assert ledger_page.verdict([algebra, {"kind": "library", "passed": True}]) == "verified"
+    assert ledger_page.verdict([algebra, {"kind": "library", "passed": False}]) == "**fails**"
+
+
+def test_landing_page_shows_its_picture_first_hand(built, pages):
+    image = pages[built / "html" / "book" / "intro.html"].select_one("article img")
+    assert (built / "html" / "book" / image["src"]).resolve().stat().st_size > 5_000
+
+
+def test_download_buttons_always_and_the_others_with_an_address(built, pages):
+    page = pages[built / "html" / "notebooks" / "01_ppca.html"]
+    assert page.select('a[href$="01_ppca.ipynb"]')
+    config = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    address = re.search(r'^  url: "(.*)"', config, re.MULTILINE)[1]
+    assert bool(page.select("a.btn-source-repository-button, .dropdown-source-buttons a")) == bool(address)
+    assert bool(page.select('a[href*="colab.research.google.com"]')) == address.startswith("https://github.com/")
+
+
+def browser(folder, *arguments):
+    """Run headless Chromium with the network off; its standard output and what pages said to the console."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=20000"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_pages_are_complete_and_silent_in_a_browser(pages, tmp_path):
+    for path, page in pages.items():
+        if page.select_one("article") is None or path.name == "index.html":
+            continue
+        dom, console = browser(tmp_path / "profile", "--dump-dom", path.as_uri())
+        assert console == [], (path.name, console)
+        drawn = BeautifulSoup(dom, "html.parser")
+        formulas = page.select("article .math")
+        assert len(drawn.select("article mjx-container")) >= len(formulas), path.name
+        assert not drawn.select("mjx-merror"), path.name
+
+
+def test_data_folder_may_be_given_relative_to_here():
+    probe = "import os, build; print(os.environ['BOOK_DATA'])"
+    command = f"import sys; sys.path.insert(0, {str(ROOT / 'book')!r}); sys.argv = ['build.py', '--help']\n"
+    command += "import build\ntry:\n    build.main()\nexcept SystemExit:\n    pass\n" + probe
+    environment = {**os.environ, "BOOK_DATA": "somewhere"}
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, env=environment, check=True)
+    assert Path(done.stdout.splitlines()[-1]).name == "somewhere"
