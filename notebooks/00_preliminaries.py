@@ -220,10 +220,11 @@ r"""
 that factor analysis has a *full* covariance in place of $\sigma^2 I$. In factor analysis that covariance
 is *diagonal* ([Bartholomew, 1987](../book/references.md)). It could not be full: with
 $x \mid z \sim \mathcal N(Wz + \mu, \Psi)$ the data have covariance $WW^\top + \Psi$, and a free $\Psi$
-can always make this equal to the sample covariance $S$, which is the best any Gaussian can do: with
-another covariance $C$ the average log likelihood is lower by the KL divergence from $\mathcal N(\mu, S)$
+can make this equal to the sample covariance $S$ (let it be positive definite) for every $W$ that leaves
+$S - WW^\top$ positive definite. That is the best any Gaussian can do: with $\mu$ at the mean and another
+covariance $C$ the average log likelihood is lower by the KL divergence from $\mathcal N(\mu, S)$
 to $\mathcal N(\mu, C)$, by the closed form derived under [Eq. 2](#equation-2). Whatever $W$ explains,
-$\Psi = S - WW^\top$ hands back, and $W = 0$ does as well as any. The next cell shows it: shrink $W$ from
+$\Psi = S - WW^\top$ takes over, and $W = 0$ does as well as any. The next cell shows it: shrink $W$ from
 its fitted value to nothing, let $\Psi$ take up the slack, and the likelihood does not move. The spherical
 noise of pPCA cannot do that, which is why its $W$ means something. (The [errata page](../book/errata.md)
 collects such slips. They are small; a paper with this many formulas has some, and so will this book.)
@@ -306,7 +307,7 @@ def log_gaussian(z, m, L):
 
 # %% [markdown]
 r"""
-To average under $q$ we use two methods that have nothing in common. Gauss–Hermite quadrature evaluates
+To average under $q$ we use two methods that choose their points in unrelated ways. Gauss–Hermite quadrature evaluates
 the integrand at a few chosen nodes and is exact for polynomials up to some degree (here 9, and ours has
 degree 2). Monte Carlo draws at random. Both come as points $z = m + Lt$ and weights.
 """

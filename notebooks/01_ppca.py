@@ -46,8 +46,6 @@ if importlib.util.find_spec("helpers") is None:
 profile = "quick"
 
 # %%
-from itertools import combinations
-
 import numpy as np
 import torch
 from scipy.linalg import orthogonal_procrustes
@@ -59,7 +57,7 @@ from sklearn.decomposition import PCA
 from helpers import data, plots
 from helpers.ledger import Ledger
 from helpers.moments import Moments
-from helpers.ppca import PPCA, fit, max_log_likelihood, stationary_point
+from helpers.ppca import PPCA, fit, gradient, max_log_likelihood
 
 ledger = Ledger("01_ppca")
 
@@ -262,6 +260,7 @@ model = PPCA(W, mu, sigma2)
 x = model.sample(12, seed=1)[0] + 0.7
 
 
+# %%
 def three_forms(model, x):
     """Eq. 5 as the package has it: per sample, as the matrix C, and averaged from moments."""
     through_C = multivariate_normal(model.mu, model.C).logpdf(x)
@@ -331,7 +330,7 @@ ledger.check(5, "average over draws of z", "Monte Carlo", three_forms(model, x),
 r"""
 **Note.** Eq. 5 stands as printed. We add one thing. Only $W W^\top$ enters it, so $W$ and $WR$ give the same
 density whenever $R$ is orthogonal: no amount of data can tell them apart. [Eq. 8](#equation-8) shows that
-this is the only ambiguity there is.
+at a given $\sigma^2$ this is the only ambiguity there is.
 
 ### Equation 6
 
@@ -772,6 +771,8 @@ it implies, since $l_j^2 = \lambda_j - s$ must be positive. The likelihoods come
 """
 
 # %%
+from itertools import combinations
+
 values, vectors = np.linalg.eigh(S)
 candidates = []
 for chosen in (list(A) for q in range(k + 1) for A in combinations(range(n), q)):
@@ -830,8 +831,7 @@ $$ \ell_{\max} = -\tfrac12 \Big[ n \log 2\pi + \sum_{i \le k} \log \lambda_i
 multiplied by $c$ as well, each of the $n$ logarithms grows by $\log c$, and the result is
 **$\tfrac n2 \log c$ too low**. It is not the likelihood of any model on these data; it is what the data would
 score if they were larger by $\sqrt c$. It happens when one covariance with $1/(N-1)$, for instance NumPy's
-`cov` as it comes, serves both as the source of the model and as the $S$ of the likelihood; code written
-around this paper does so.
+`cov` as it comes, serves both as the source of the model and as the $S$ of the likelihood.
 
 *In the model.* scikit-learn's `PCA(k).fit(X).score(X)` also takes the model from $c\lambda$, so that its
 covariance is $c\,C$; but it then evaluates that model honestly, on the data themselves. With
@@ -917,6 +917,7 @@ print(f"σ²_MLE(50) = {mnist_50.sigma2:.7f}; {above} eigenvalues exceed it")
 for q in (10, 50, 100, 200, 300):
     print(f"k = {q:3d}: {mnist_curve[q - 1]:.2f} nats")
 print("finite up to k =", int(np.isfinite(mnist_curve).sum()), "| rank", int((mnist.eigenvalues > 0).sum()))
+print("pixels without any variance:", int((np.diag(mnist.covariance) == 0).sum()))
 
 # %% mystnb={"image": {"alt": "MNIST: falling eigenvalues, crossed by σ² at 222; maximum log likelihood rising with k"}}
 fig, (left, right) = plots.figure(1, 2, width=8.6, height=3.5)
@@ -938,7 +939,7 @@ On the left, the noise variance that is best for 50 latents passes below exactly
 $\sigma^2$ there, allow more latents, and 222 of them could be put to use. On the right, the maximum rises
 with $k$ for as long as it exists. At $k = 712$, the rank of the covariance, the bound goes: 72 directions of
 pixel space hold no variance at all (67 of them are pixels that are black in every image), and a model that
-can spend a latent on each of the others may call them certain. The curve on the right is the green line of
+has a latent for each of the other 712 may let its noise variance go to zero. The curve on the right is the green line of
 the paper's Figure 2, drawn on to the end; the rest of that figure is not drawn here.
 
 ## Degenerate spectra
@@ -968,8 +969,8 @@ print(f"the first and the last C differ by {np.abs(covariances[0] - covariances[
 r"""
 These models are *not* rotations of one another's latents: their $C$ differ, though the data cannot choose
 between them. A tie inside the top $k$, by contrast, does no harm: with $k = 3$ the whole plane is retained,
-whatever axes we pick in it. Eigenvectors of nearly tied eigenvalues are in practice as unreliable as those of
-tied ones, so look at the gap before reading meaning into a single component.
+whatever axes we pick in it. Where two eigenvalues differ by less than their sampling error, their eigenvectors
+are as good as undetermined, so look at the gap before reading meaning into a single component.
 
 **A covariance without full rank.** Five samples in eight dimensions: the rank is 4, one less than the
 samples, since the mean takes one.
@@ -988,9 +989,7 @@ print("gain per tenfold smaller σ²:", np.round(np.diff(tenths), 4), "| (8 - 4)
 # %% [markdown]
 r"""
 Up to $k = 3$ all is well. From $k = 4$ on the likelihood gains $\tfrac{n-r}{2} \log 10$ nats for each tenfold
-smaller noise, for ever, just as Step 5 says. A given $\sigma^2$ cures it, and so does a floor under it;
-whoever meets this in a deep model, with a decoder flexible enough to pass through every training image, meets
-the same thing.
+smaller noise, for ever, just as Step 5 says. A given $\sigma^2$ cures it, and so does a floor under it.
 
 **As many latents as dimensions: $k = n$.** Nothing is left over to estimate $\sigma^2$ from. At any
 $\sigma^2 \le \lambda_n$ the model reaches $C = S$:
@@ -1011,8 +1010,8 @@ on it, though. The likelihood has no opinion on how to split the variance betwee
 statement about the latents of such a model is a statement about whoever picked $\sigma^2$.
 
 **All eigenvalues equal.** With $S = 2I$ no direction deserves a latent. $\sigma^2_{\text{MLE}} = 2$, every
-column has length $\sqrt{2 - 2} = 0$, and $W = 0$ is the maximum likelihood fit, for every $k$: the one data
-set for which complete collapse is the right answer even with learned noise.
+column has length $\sqrt{2 - 2} = 0$, and $W = 0$ is the maximum likelihood fit, for every $k < n$: the one
+kind of spectrum for which complete collapse is the right answer even with learned noise.
 """
 
 # %%
@@ -1031,10 +1030,10 @@ r"""
 - The average log likelihood sees the data only through their mean and their $1/N$ covariance.
 - $\sigma^2_{\text{MLE}}$ and $W_{\text{MLE}}$ ([Eq. 7](#equation-7), [Eq. 8](#equation-8)) are the global
   maximum, by a bound that holds everywhere; unique up to an orthogonal $R$ if $\lambda_k > \lambda_{k+1}$;
-  and no maximum exists once $k$ reaches the rank.
+  and no maximum exists once $k$ reaches the rank $r < n$.
 - For a given $\sigma^2$ the best $W$ uses just the eigenvalues above it, at most $k$ of them.
 - Eigenvalues with $1/(N-1)$ cost $\tfrac n2 \log c$ in the formula and $\tfrac n2 (\log c + \tfrac1c - 1)$ in
-  the model; with this, scikit-learn and we agree to the last digit that can be asked for.
+  the model; with this, scikit-learn's score and ours agree to eleven digits.
 - MNIST: $\sigma^2_{\text{MLE}}(50) = 0.0125960$, with 222 eigenvalues above it.
 
 ## Exercises
@@ -1080,9 +1079,9 @@ columns a stationary point in the sense of the second route above?
 roomy = fit(mnist, 300, mnist_50.sigma2)
 used = int((np.abs(roomy.W).max(axis=0) > 0).sum())
 print(f"used {used}, zero {300 - used}; with σ² = 6, above λ_1, all zero: {not fit(mnist, 300, 6.0).W.any()}")
-same = stationary_point(mnist, range(used), 300, mnist_50.sigma2)
-assert np.allclose(roomy.W, same.W)
-print("it is the stationary point that uses the top", used)
+# The second route asks for a zero gradient. Its two halves have entries of the size of W / σ², so that is the scale.
+assert np.abs(gradient(roomy, mnist)).max() < 1e-9 * np.abs(roomy.W).max() / roomy.sigma2
+print("the gradient in W is zero: it is a stationary point, the one that uses the top", used)
 
 # %% [markdown]
 r"""

@@ -63,30 +63,30 @@ ledger = Ledger("02_stability")
 r"""
 ## The question, and the letters
 
-[Chapter 1](01_ppca.ipynb) found the best $\mathbf W$ and the best $\sigma^2$ together. Many people who
+[Chapter 1](01_ppca.ipynb) found the best $W$ and the best $\sigma^2$ together. Many people who
 train a VAE do something else: they fix $\sigma^2$, often without knowing it (half the squared error plus
 the KL term, with no weight, is $\sigma^2 = 1$), and optimise the rest. So we now hold $\sigma^2$ fixed and
-ask where an optimiser of $\mathbf W$ can come to rest.
+ask where an optimiser of $W$ can come to rest.
 
 | letter | size | meaning |
 |---|---|---|
-| $\mathbf W$, columns $\mathbf w_i$ | $n \times k$ | decoder: $n$ pixels, $k$ latents |
-| $\mathbf S$ | $n \times n$ | covariance of the data, divided by $N$ |
-| $\lambda_j$, $\mathbf u_j$ | $1$, $n$ | eigenvalues of $\mathbf S$, descending, and its orthonormal eigenvectors |
-| $\mathbf C$ | $n \times n$ | $\mathbf W\mathbf W^T + \sigma^2\mathbf I$ ([Eq. 5](01_ppca.ipynb#equation-5)) |
-| $\mathbf M$ | $k \times k$ | $\mathbf W^T\mathbf W + \sigma^2\mathbf I$ ([Eq. 6](01_ppca.ipynb#equation-6)) |
-| $\mathcal L(\mathbf W)$ | number | average log likelihood, $\frac1N \sum \log p(\mathbf x)$, in nats per sample |
+| $W$, columns $w_i$ | $n \times k$ | decoder: $n$ pixels, $k$ latents |
+| $S$ | $n \times n$ | covariance of the data, divided by $N$ |
+| $\lambda_j$, $u_j$ | $1$, $n$ | eigenvalues of $S$, descending, and its orthonormal eigenvectors |
+| $C$ | $n \times n$ | $W W^\top+ \sigma^2 I$ ([Eq. 5](01_ppca.ipynb#equation-5)) |
+| $M$ | $k \times k$ | $W^\top W + \sigma^2 I$ ([Eq. 6](01_ppca.ipynb#equation-6)) |
+| $\ell(W)$ | number | average log likelihood, $\frac1N \sum \log p(x)$, in nats per sample |
 
-The paper's appendix writes $d$ for our $n$ and $q$ for our $k$, and uses $\mathbf V$ for the right factor
-of the singular value decomposition, while its main text uses $\mathbf V$ for the encoder. We keep $n$ and
-$k$ and write $\mathbf W = \mathbf U \mathbf L \mathbf R^T$. Where the paper has a sum over all $N$ samples,
+The paper's appendix writes $d$ for our $n$ and $q$ for our $k$, and uses $V$ for the right factor
+of the singular value decomposition, while its main text uses $V$ for the encoder. We keep $n$ and
+$k$ and write $W = U L R^\top$. Where the paper has a sum over all $N$ samples,
 ours is $N$ times smaller.
 
-Setting $\boldsymbol\mu$ to the mean of the data, as the paper does, [Eq. 5](01_ppca.ipynb#equation-5)
+Setting $\mu$ to the mean of the data, as the paper does, [Eq. 5](01_ppca.ipynb#equation-5)
 averages to
 
-$$\mathcal L(\mathbf W) = -\tfrac12 \left[ n \log 2\pi + \log\det \mathbf C +
-\operatorname{tr}(\mathbf C^{-1} \mathbf S) \right].$$
+$$\ell(W) = -\tfrac12 \left[n \log 2\pi + \log\det C +
+\operatorname{tr}(C^{-1} S) \right].$$
 
 For the checks we keep a small data set at hand: 500 samples in six dimensions whose covariance has
 eigenvalues that we choose, in directions that we do not.
@@ -110,62 +110,62 @@ r"""
 
 ### Equation 10
 
-**The paper says** that $\mathbf W$ is a stationary point of the likelihood when
+**The paper says** that $W$ is a stationary point of the likelihood when
 
-$$\mathbf S \mathbf C^{-1} \mathbf W = \mathbf W. \tag{10}$$
+$$ S C^{-1} W = W. \tag{10}$$
 
-**Derivation.** We follow a small change $d\mathbf W$ ($n \times k$) through $\mathcal L$, one factor at a
+**Derivation.** We follow a small change $d W$ ($n \times k$) through $\ell$, one factor at a
 time, and keep what is of first order.
 
 *Step 1, the covariance.* By the product rule,
-$d\mathbf C = d\mathbf W\, \mathbf W^T + \mathbf W\, d\mathbf W^T$, an $n \times n$ symmetric matrix.
+$d C = d W\, W^\top+ W\, d W^\top$, an $n \times n$ symmetric matrix.
 
 *Step 2, the log determinant.* Write
-$\mathbf C + d\mathbf C = \mathbf C(\mathbf I + \mathbf C^{-1} d\mathbf C)$, so that
-$\det(\mathbf C + d\mathbf C) = \det\mathbf C \cdot \det(\mathbf I + \mathbf X)$ with
-$\mathbf X = \mathbf C^{-1} d\mathbf C$. If $\mathbf X$ has eigenvalues $x_1, \dots, x_n$, then
-$\det(\mathbf I + \mathbf X) = \prod_i (1 + x_i) = 1 + \sum_i x_i + \text{products of two or more}$, and
-$\sum_i x_i = \operatorname{tr} \mathbf X$. The logarithm of $1 + t$ is $t$ to first order. Hence
+$C + d C = C(I + C^{-1} d C)$, so that
+$\det(C + d C) = \det C \cdot \det(I + X)$ with
+$X = C^{-1} d C$. If $X$ has eigenvalues $x_1, \dots, x_n$, then
+$\det(I + X) = \prod_i (1 + x_i) = 1 + \sum_i x_i + \text{products of two or more}$, and
+$\sum_i x_i = \operatorname{tr} X$. The logarithm of $1 + t$ is $t$ to first order. Hence
 
-$$d \log\det \mathbf C = \operatorname{tr}(\mathbf C^{-1} d\mathbf C).$$
+$$d \log\det C = \operatorname{tr}(C^{-1} d C).$$
 
-*Step 3, the inverse.* From $\mathbf C \mathbf C^{-1} = \mathbf I$ and the product rule,
-$d\mathbf C\, \mathbf C^{-1} + \mathbf C\, d(\mathbf C^{-1}) = \mathbf 0$. Multiply by $\mathbf C^{-1}$ from
-the left: $d(\mathbf C^{-1}) = -\mathbf C^{-1} d\mathbf C\, \mathbf C^{-1}$. So
+*Step 3, the inverse.* From $C C^{-1} = I$ and the product rule,
+$d C\, C^{-1} + C\, d(C^{-1}) = 0$. Multiply by $C^{-1}$ from
+the left: $d(C^{-1}) = - C^{-1} d C\, C^{-1}$. So
 
-$$d \operatorname{tr}(\mathbf C^{-1}\mathbf S) =
--\operatorname{tr}(\mathbf C^{-1} d\mathbf C\, \mathbf C^{-1} \mathbf S) =
--\operatorname{tr}(\mathbf C^{-1} \mathbf S \mathbf C^{-1} d\mathbf C),$$
+$$d \operatorname{tr}(C^{-1} S) =
+-\operatorname{tr}(C^{-1} d C\, C^{-1} S) =
+-\operatorname{tr}(C^{-1} S C^{-1} d C),$$
 
 the last step because a trace lets factors move around in a circle.
 
 *Step 4, together.* With the symmetric $n \times n$ matrix
-$\mathbf G = \mathbf C^{-1} - \mathbf C^{-1}\mathbf S\mathbf C^{-1}$,
+$G = C^{-1} - C^{-1} S C^{-1}$,
 
-$$d\mathcal L = -\tfrac12 \operatorname{tr}(\mathbf G\, d\mathbf C) =
--\tfrac12\operatorname{tr}(\mathbf G\, d\mathbf W\, \mathbf W^T) -
-\tfrac12 \operatorname{tr}(\mathbf G \mathbf W\, d\mathbf W^T).$$
+$$d\ell= -\tfrac12 \operatorname{tr}(G\, d C) =
+-\tfrac12\operatorname{tr}(G\, d W\, W^\top) -
+\tfrac12 \operatorname{tr}(G W\, d W^\top).$$
 
-The two traces are equal. In the first, move $\mathbf W^T$ to the front:
-$\operatorname{tr}(\mathbf W^T \mathbf G\, d\mathbf W)$. In the second, transpose the whole product, which
-leaves a trace alone: $\operatorname{tr}(d\mathbf W\, \mathbf W^T \mathbf G^T)$, and with
-$\mathbf G^T = \mathbf G$ and one more move it is the same. Hence
-$d\mathcal L = -\operatorname{tr}((\mathbf G\mathbf W)^T d\mathbf W)$. The gradient is the matrix whose
-entries multiply those of $d\mathbf W$:
+The two traces are equal. In the first, move $W^\top$ to the front:
+$\operatorname{tr}(W^\top G\, d W)$. In the second, transpose the whole product, which
+leaves a trace alone: $\operatorname{tr}(d W\, W^\top G^\top)$, and with
+$G^\top= G$ and one more move it is the same. Hence
+$d\ell= -\operatorname{tr}((G W)^\top d W)$. The gradient is the matrix whose
+entries multiply those of $d W$:
 
-$$\nabla \mathcal L = -\mathbf G\mathbf W =
-\mathbf C^{-1}\mathbf S\mathbf C^{-1}\mathbf W - \mathbf C^{-1}\mathbf W \qquad (n \times k).$$
+$$\nabla \ell= - G W =
+ C^{-1} S C^{-1} W - C^{-1} W \qquad (n \times k).$$
 
-*Step 5.* At a stationary point this is zero. $\mathbf C$ is invertible, since $\sigma^2 > 0$; multiplying
-by it from the left loses nothing and gives $\mathbf S\mathbf C^{-1}\mathbf W - \mathbf W = \mathbf 0$,
+*Step 5.* At a stationary point this is zero. $C$ is invertible, since $\sigma^2 > 0$; multiplying
+by it from the left loses nothing and gives $S C^{-1} W - W = 0$,
 which is Equation 10.
 
-The same steps give the gradient in $\boldsymbol\mu$, namely
-$\mathbf C^{-1}(\bar{\mathbf x} - \boldsymbol\mu)$. It vanishes only at the mean, whatever $\mathbf W$ is;
-that is why $\boldsymbol\mu$ can be set once and for all.
+The same steps give the gradient in $\mu$, namely
+$C^{-1}(\bar{x} - \mu)$. It vanishes only at the mean, whatever $W$ is;
+that is why $\mu$ can be set once and for all.
 
-Here is the gradient as the package computes it. It never builds $\mathbf C$: the two helper methods divide
-by the variances along the axes of $\mathbf W$, and by $\sigma^2$ everywhere else.
+Here is the gradient as the package computes it. It never builds $C$: the two helper methods divide
+by the variances along the axes of $W$, and by $\sigma^2$ everywhere else.
 """
 
 # %%
@@ -175,7 +175,7 @@ plots.show_source(ppca.gradient)
 r"""
 **Check.** Three ways that share no code with it: automatic differentiation of PyTorch's Gaussian density
 over the 500 samples, finite differences of SciPy's, and the dense matrices of Equation 10. The first two
-are taken at a $\mathbf W$ of random numbers, where nothing is zero.
+are taken at a $W$ of random numbers, where nothing is zero.
 """
 
 # %%
@@ -214,8 +214,8 @@ ledger.check(
 
 # %% [markdown]
 r"""
-For the third, multiply the package's gradient by $\mathbf C$ and add $\mathbf W$. What is left must be
-$\mathbf S\mathbf C^{-1}\mathbf W$ at any $\mathbf W$, and must be $\mathbf W$ itself at a stationary point.
+For the third, multiply the package's gradient by $C$ and add $W$. What is left must be
+$S C^{-1} W$ at any $W$, and must be $W$ itself at a stationary point.
 We compare both at once: no zero is compared with a zero.
 """
 
@@ -240,71 +240,73 @@ Equation 10 is right as printed.
 
 ### Equation 11
 
-**The paper says** that Equation 10 has three kinds of solution, $\mathbf W = \mathbf 0$,
-$\mathbf C = \mathbf S$, and "the more general solutions", and treats the last. Substituting the singular
-value decomposition of $\mathbf W$ into [Eq. 10](#equation-10) it finds
+**The paper says** that Equation 10 has three kinds of solution, $W = 0$,
+$C = S$, and "the more general solutions", and treats the last. Substituting the singular
+value decomposition of $W$ into [Eq. 10](#equation-10) it finds
 
-$$\mathbf S\mathbf U\mathbf L = \mathbf U(\sigma^2\mathbf I + \mathbf L^2)\mathbf L \tag{11}$$
+$$ S U L = U(\sigma^2 I + L^2) L \tag{11}$$
 
-and concludes that the columns of $\mathbf U$ with $l_j \ne 0$ are eigenvectors of $\mathbf S$ with
+and concludes that the columns of $U$ with $l_j \ne 0$ are eigenvectors of $S$ with
 $\lambda_j = \sigma^2 + l_j^2$.
 
-**Derivation.** Write $\mathbf W = \mathbf U\mathbf L\mathbf R^T$ with $\mathbf U$ of size $n\times k$ and
-$\mathbf U^T\mathbf U = \mathbf I_k$, $\mathbf L$ diagonal $k\times k$ with entries $l_j \ge 0$, and
-$\mathbf R$ orthogonal $k \times k$.
+**Derivation.** Write $W = U L R^\top$ with $U$ of size $n\times k$ and
+$U^\top U = I_k$, $L$ diagonal $k\times k$ with entries $l_j \ge 0$, and
+$R$ orthogonal $k \times k$.
 
 *Step 1.*
-$\mathbf W\mathbf W^T = \mathbf U\mathbf L\mathbf R^T\mathbf R\mathbf L\mathbf U^T = \mathbf U\mathbf L^2\mathbf U^T$,
-so $\mathbf C = \mathbf U\mathbf L^2\mathbf U^T + \sigma^2\mathbf I_n$.
+$W W^\top= U L R^\top R L U^\top= U L^2 U^\top$,
+so $C = U L^2 U^\top+ \sigma^2 I_n$.
 
-*Step 2, push $\mathbf C$ through $\mathbf U$.*
-$\mathbf C\mathbf U = \mathbf U\mathbf L^2\,\mathbf U^T\mathbf U + \sigma^2\mathbf U =
-\mathbf U(\mathbf L^2 + \sigma^2\mathbf I_k)$.
-Multiply by $\mathbf C^{-1}$ from the left and by $(\mathbf L^2 + \sigma^2\mathbf I_k)^{-1}$ from the right:
+*Step 2, push $C$ through $U$.*
+$C U = U L^2\, U^\top U + \sigma^2 U =
+ U(L^2 + \sigma^2 I_k)$.
+Multiply by $C^{-1}$ from the left and by $(L^2 + \sigma^2 I_k)^{-1}$ from the right:
 
-$$\mathbf C^{-1}\mathbf U = \mathbf U(\mathbf L^2 + \sigma^2\mathbf I_k)^{-1}.$$
+$$ C^{-1} U = U(L^2 + \sigma^2 I_k)^{-1}.$$
 
 *Step 3, substitute.* Equation 10 becomes
-$\mathbf S\mathbf U(\mathbf L^2 + \sigma^2\mathbf I)^{-1}\mathbf L\mathbf R^T = \mathbf U\mathbf L\mathbf R^T$.
-Multiply by $\mathbf R$ from the right; since $\mathbf R^T\mathbf R = \mathbf I$, it disappears from both
+$S U(L^2 + \sigma^2 I)^{-1} L R^\top= U L R^\top$.
+Multiply by $R$ from the right; since $R^\top R = I$, it disappears from both
 sides.
 
-*Step 4, clear the inverse.* Diagonal matrices commute. Multiply by $(\mathbf L^2 + \sigma^2\mathbf I)$ from
+*Step 4, clear the inverse.* Diagonal matrices commute. Multiply by $(L^2 + \sigma^2 I)$ from
 the right:
-$\mathbf S\mathbf U\mathbf L = \mathbf U\mathbf L(\mathbf L^2 + \sigma^2\mathbf I) =
-\mathbf U(\sigma^2\mathbf I + \mathbf L^2)\mathbf L$,
+$S U L = U L(L^2 + \sigma^2 I) =
+ U(\sigma^2 I + L^2) L$,
 which is Equation 11. Every step can be walked back, so Equations 10 and 11 say the same.
 
 *Step 5, read it by columns.* Column $j$ is
-$l_j\, \mathbf S\mathbf u_j = l_j(\sigma^2 + l_j^2)\, \mathbf u_j$. If $l_j \ne 0$ we may divide by it:
-$\mathbf u_j$ is an eigenvector of $\mathbf S$ and its eigenvalue is
-$\lambda_j = \sigma^2 + l_j^2 > \sigma^2$. If $l_j = 0$ the equation is $\mathbf 0 = \mathbf 0$; such a
-$\mathbf u_j$ is multiplied by zero in $\mathbf W$ too, so it does not matter what it is.
+$l_j\, S u_j = l_j(\sigma^2 + l_j^2)\, u_j$. If $l_j \ne 0$ we may divide by it:
+$u_j$ is an eigenvector of $S$ and its eigenvalue is
+$\lambda_j = \sigma^2 + l_j^2 > \sigma^2$. If $l_j = 0$ the equation is $0 = 0$; such a
+$u_j$ is multiplied by zero in $W$ too, so it does not matter what it is.
 
 So here are **all** stationary points at a fixed $\sigma^2$. Choose a set $A$ of at most $k$ orthonormal
-eigenvectors of $\mathbf S$, each with $\lambda > \sigma^2$. Let their columns have squared length
-$\lambda - \sigma^2$, fill up with zero columns, and turn the result by any orthogonal $\mathbf R$:
+eigenvectors of $S$, each with $\lambda > \sigma^2$. Let their columns have squared length
+$\lambda - \sigma^2$, fill up with zero columns, and turn the result by any orthogonal $R$:
 
-$$\mathbf W = \mathbf U_k(\mathbf K_k - \sigma^2\mathbf I)^{1/2}\mathbf R^T, \qquad k_i =
+$$ W = U_k(K_k - \sigma^2 I)^{1/2} R^\top, \qquad k_i =
 \begin{cases}\lambda_i & \text{column used}\\ \sigma^2 & \text{column zero.}\end{cases}$$
 
-The $k_i$ are the eigenvalues of $\mathbf M = \mathbf W^T\mathbf W + \sigma^2\mathbf I$. With distinct
+Here $\lambda_i$ is the eigenvalue that column $i$ uses, not necessarily the $i$-th largest; so too below, wherever
+$i$ numbers a used column. The $k_i$ are the eigenvalues of
+$M = W^\top W + \sigma^2 I$. With distinct
 eigenvalues, $m$ of them above $\sigma^2$, there are $\sum_{a \le \min(k, m)} \binom ma$ choices of $A$.
 
 *Step 6, equal singular values and tied eigenvalues.* If $l_i = l_j$, the SVD does not determine
-$\mathbf u_i$ and $\mathbf u_j$ one by one, only the plane they span; Equation 11 holds for every choice, so
+$u_i$ and $u_j$ one by one, only the plane they span; Equation 11 holds for every choice, so
 every vector of that plane is an eigenvector, with the one eigenvalue $\sigma^2 + l_i^2$. Hence two non-zero
 singular values can be equal only where two eigenvalues are. Conversely, when an eigenvalue is tied, any
 orthonormal vectors from its eigenspace may enter $A$, and the isolated choices become a continuous family.
 An eigenvalue exactly equal to $\sigma^2$ would give a column of length zero: it adds nothing new.
 
-*Step 7, the three cases are one.* $\mathbf W = \mathbf 0$ is $A = \varnothing$. And $\mathbf C = \mathbf S$
-means $\mathbf W\mathbf W^T = \mathbf S - \sigma^2\mathbf I$, which needs every eigenvalue to be at least
+*Step 7, the three cases are one.* $W = 0$ is $A = \varnothing$. And $C = S$
+means $W W^\top= S - \sigma^2 I$, which needs every eigenvalue to be at least
 $\sigma^2$ and at most $k$ of them to exceed it; then $A$ is all of those that exceed it. For $k < n$ that
 asks the smallest $n - k$ eigenvalues to be exactly $\sigma^2$, which real data never grant.
 
-**Check.** First Equation 11 itself, at a stationary point of the package, turned by a random $\mathbf R$ so
-that the columns of $\mathbf W$ are no longer eigenvectors and the SVD has to find them again.
+**Check.** First Equation 11 itself, at a stationary point of the package, turned by a random $R$ so
+that the columns of $W$ are no longer eigenvectors and the SVD has to find them again.
 """
 
 # %%
@@ -320,7 +322,7 @@ ledger.check(
 r"""
 Then a case small enough for SymPy, $n = 2$ and $k = 1$ with $\sigma^2 = \frac12$ and eigenvalues 3 and 2 along
 $(4, 3)/5$ and $(-3, 4)/5$. It solves for the zeros of the gradient without hearing of singular values. The sign
-of $\mathbf w = (a, b)$ is free, so we compare $a^2$, $ab$ and $b^2$.
+of $w = (a, b)$ is free, so we compare $a^2$, $ab$ and $b^2$.
 """
 
 # %%
@@ -338,9 +340,9 @@ ledger.check(11, "every zero of the gradient, n = 2, k = 1", "symbolic", ours, b
 # %% [markdown]
 r"""
 Last, with $n = 4$ and $k = 2$, a search that knows only [Eq. 10](#equation-10): from 100 random starts,
-near and far, drive $\mathbf S\mathbf C^{-1}\mathbf W - \mathbf W$ to zero by least squares. (Climbing the
-likelihood would only ever find its maxima; this also stops at saddles.) $\mathbf R$ is free, so we compare
-$\mathbf W\mathbf W^T$.
+near and far, drive $S C^{-1} W - W$ to zero by least squares. (Climbing the
+likelihood would only ever find its maxima; this also stops at saddles.) $R$ is free, so we compare
+$W W^\top$.
 """
 
 # %%
@@ -368,20 +370,19 @@ print(f"points listed: {len(sets)}, of which a search found: {len(set(nearest))}
 # %% [markdown]
 r"""
 **Note.** Two things, neither of which changes the argument. The paper calls the $k_j$ "singular values".
-They are the eigenvalues of $\mathbf M$, in the units of a variance; the singular values of $\mathbf W$ are
-$\sqrt{k_j - \sigma^2}$ ([errata](../book/errata.md)). And it sets $\mathbf W = \mathbf 0$ aside as "not
-particularly interesting". We shall keep it: it is complete collapse, and it has [a section of its
+They are the eigenvalues of $M$, in the units of a variance; the singular values of $W$ are
+$\sqrt{k_j - \sigma^2}$ ([errata](../book/errata.md)). And it sets $W = 0$ aside as "not particularly interesting to us". We shall keep it: it is complete collapse, and it has [a section of its
 own](#complete-collapse) below.
 
-The value of $\mathcal L$ at such a point will be needed. $\mathbf C$ has eigenvalue $\lambda_j$ along the
+The value of $\ell$ at such a point will be needed. $C$ has eigenvalue $\lambda_j$ along the
 used eigenvectors and $\sigma^2$ along the others, so
-$\log\det\mathbf C = \sum_{A}\log\lambda_j + (n - |A|)\log\sigma^2$ and
-$\operatorname{tr}(\mathbf C^{-1}\mathbf S) = |A| + \sum_{j\notin A}\lambda_j/\sigma^2$. Adding and
+$\log\det C = \sum_{A}\log\lambda_j + (n - |A|)\log\sigma^2$ and
+$\operatorname{tr}(C^{-1} S) = |A|+ \sum_{j\notin A}\lambda_j/\sigma^2$. Adding and
 subtracting the terms of $A$ in the second sums,
 
-$$\mathcal L_A = \mathcal L_\varnothing +
+$$\ell_A = \ell_\varnothing +
 \tfrac12\sum_{j\in A}\Big(\frac{\lambda_j}{\sigma^2} - 1 - \log\frac{\lambda_j}{\sigma^2}\Big),
-\quad \mathcal L_\varnothing = -\tfrac12\Big[n\log 2\pi\sigma^2 + \frac{\operatorname{tr}\mathbf S}{\sigma^2}\Big].$$
+\quad \ell_\varnothing = -\tfrac12\Big[n\log 2\pi\sigma^2 + \frac{\operatorname{tr} S}{\sigma^2}\Big].$$
 
 Every eigenvector brings its own gain $\frac12(t - 1 - \log t)$, $t = \lambda_j/\sigma^2 > 1$. Its
 derivative in $t$ is $\frac12(1 - 1/t) > 0$ and it is $0$ at $t = 1$, so each gain is positive and a larger
@@ -392,65 +393,68 @@ $\min(k, \#\{\lambda > \sigma^2\})$.
 
 ### Equation 12
 
-**The paper says** this. Take $\mathbf W = \mathbf U_k(\mathbf K_k - \sigma^2\mathbf I)^{1/2}$ and perturb
-one column, $\mathbf w_i \to \mathbf w_i + \epsilon\mathbf u_j$. To first order in $\epsilon$, the dot
+**The paper says** this. Take $W = U_k(K_k - \sigma^2 I)^{1/2}$ and perturb
+one column, $w_i \to w_i + \epsilon u_j$. To first order in $\epsilon$, the dot
 product of the perturbation with the gradient of the (summed) log likelihood is
 
-$$\epsilon N(\lambda_j/k_i - 1)\,\mathbf u_j^T\mathbf C^{-1}\mathbf u_j. \tag{12}$$
+$$\epsilon N(\lambda_j/k_i - 1)\, u_j^\top C^{-1} u_j. \tag{12}$$
 
 If it is positive, the step leads uphill and the point is not a maximum.
 
-**Derivation.** Let $\mathbf u_j$ be a *free* eigenvector, one that no column of $\mathbf W$ uses (where
+**Derivation.** Let $u_j$ be a *free* eigenvector, one that no column of $W$ uses (where
 eigenvalues are tied, choose the eigenvectors so that the used ones are among them), and let
-$\mathbf W_\epsilon = \mathbf W + \epsilon\mathbf u_j\mathbf e_i^T$, where $\mathbf e_i$ is the $i$-th unit
+$W_\epsilon = W + \epsilon u_j e_i^\top$, where $e_i$ is the $i$-th unit
 vector of $k$ entries. We shall get an exact expression and take the limit at the end.
 
 *Step 1, the small matrix.*
-$\mathbf W_\epsilon^T\mathbf W_\epsilon =
-\mathbf W^T\mathbf W + \epsilon(\mathbf W^T\mathbf u_j\mathbf e_i^T + \mathbf e_i\mathbf u_j^T\mathbf W) +
-\epsilon^2\mathbf e_i\mathbf e_i^T$.
-The columns of $\mathbf W$ are orthogonal to $\mathbf u_j$, so the bracket vanishes. $\mathbf M_\epsilon$
+$W_\epsilon^\top W_\epsilon =
+ W^\top W + \epsilon(W^\top u_j e_i^\top+ e_i u_j^\top W) +
+\epsilon^2 e_i e_i^\top$.
+The columns of $W$ are orthogonal to $u_j$, so the bracket vanishes. $M_\epsilon$
 stays diagonal; only its $i$-th entry moves, from $k_i$ to $\kappa = k_i + \epsilon^2$.
 
 *Step 2, the inverse on the column.* As in step 2 of [Eq. 11](#equation-11),
-$\mathbf C_\epsilon\mathbf W_\epsilon =
-\mathbf W_\epsilon\mathbf W_\epsilon^T\mathbf W_\epsilon + \sigma^2\mathbf W_\epsilon =
-\mathbf W_\epsilon\mathbf M_\epsilon$,
-so $\mathbf C_\epsilon^{-1}\mathbf W_\epsilon = \mathbf W_\epsilon\mathbf M_\epsilon^{-1}$. Its $i$-th
+$C_\epsilon W_\epsilon =
+ W_\epsilon W_\epsilon^\top W_\epsilon + \sigma^2 W_\epsilon =
+ W_\epsilon M_\epsilon$,
+so $C_\epsilon^{-1} W_\epsilon = W_\epsilon M_\epsilon^{-1}$. Its $i$-th
 column:
-$\mathbf C_\epsilon^{-1}(\mathbf w_i + \epsilon\mathbf u_j) = (\mathbf w_i + \epsilon\mathbf u_j)/\kappa$.
+$C_\epsilon^{-1}(w_i + \epsilon u_j) = (w_i + \epsilon u_j)/\kappa$.
 
-*Step 3, the gradient's $i$-th column.* $\mathbf S\mathbf w_i = k_i\mathbf w_i$: for a used column because
+*Step 3, the gradient's $i$-th column.* $S w_i = k_i w_i$: for a used column because
 $k_i = \lambda_i$, for a zero column because both sides are zero. With
-$\mathbf S\mathbf u_j = \lambda_j\mathbf u_j$ the gradient of [Eq. 10](#equation-10) is
+$S u_j = \lambda_j u_j$ the gradient of [Eq. 10](#equation-10) is
 
-$$\mathbf g_i = \mathbf C_\epsilon^{-1}\Big[\mathbf S\frac{\mathbf w_i + \epsilon\mathbf u_j}{\kappa} -
-\mathbf w_i - \epsilon\mathbf u_j\Big] =
-\mathbf C_\epsilon^{-1}\Big[\Big(\frac{k_i}{\kappa} - 1\Big)\mathbf w_i + \epsilon\Big(\frac{\lambda_j}{\kappa} -
-1\Big)\mathbf u_j\Big].$$
+$$ g_i = C_\epsilon^{-1}\Big[S\frac{w_i + \epsilon u_j}{\kappa} -
+ w_i - \epsilon u_j\Big] =
+ C_\epsilon^{-1}\Big[\Big(\frac{k_i}{\kappa} - 1\Big) w_i + \epsilon\Big(\frac{\lambda_j}{\kappa} -
+1\Big) u_j\Big].$$
 
 *Step 4, the limit.* $k_i/\kappa - 1 = -\epsilon^2/\kappa$ is already of second order, and
-$\mathbf u_j^T\mathbf C_\epsilon^{-1}\mathbf w_i$, zero at $\epsilon = 0$, is of first order; their product
-is of third. In the other term, to first order, $\kappa$ is $k_i$ and $\mathbf C_\epsilon$ is $\mathbf C$,
-the covariance *before* the step:
+$u_j^\top C_\epsilon^{-1} w_i$, zero at $\epsilon = 0$, is of first order; their product
+is of third. The other term carries a factor $\epsilon$ already, so to first order $\kappa$ may be replaced by
+$k_i$ and $C_\epsilon$ by $C$, the covariance *before* the step (that the error is of third
+order, not second, is seen in step 5):
 
-$$\mathbf u_j^T\mathbf g_i = \epsilon\Big(\frac{\lambda_j}{k_i} - 1\Big)\mathbf u_j^T\mathbf C^{-1}\mathbf u_j +
-O(\epsilon^3), \qquad \mathbf u_j^T\mathbf C^{-1}\mathbf u_j = \frac1{\sigma^2}.$$
+$$ u_j^\top g_i = \epsilon\Big(\frac{\lambda_j}{k_i} - 1\Big) u_j^\top C^{-1} u_j +
+O(\epsilon^3), \qquad u_j^\top C^{-1} u_j = \frac1{\sigma^2}.$$
 
-The last equality holds because $\mathbf C\mathbf u_j = \sigma^2\mathbf u_j$ for a free $\mathbf u_j$. This
+The last equality holds because $C u_j = \sigma^2 u_j$ for a free $u_j$. This
 is Equation 12, per sample.
 
-*Step 5, the exact expression.* On the plane of $\mathbf u_i$ and $\mathbf u_j$, with
-$l_i^2 = k_i - \sigma^2$, $\mathbf C_\epsilon$ is $\sigma^2\mathbf I + \mathbf v\mathbf v^T$ with
-$\mathbf v = (l_i, \epsilon)$, and it does not leave the plane. Its inverse there is
-$\frac1{\sigma^2}(\mathbf I - \mathbf v\mathbf v^T/\kappa)$, because
-$\sigma^2 + \mathbf v^T\mathbf v = \kappa$. So
-$\mathbf u_j^T\mathbf C_\epsilon^{-1}\mathbf u_j = \frac{1}{\sigma^2}\frac{\kappa - \epsilon^2}\kappa =
+*Step 5, the exact expression.* Here $u_i$ is the eigenvector that column $i$ uses, or, for a zero
+column, where $l_i = 0$, any unit vector orthogonal to $u_j$ and to all columns (if there is none, drop that
+coordinate). On the plane of $u_i$ and $u_j$, with
+$l_i^2 = k_i - \sigma^2$, $C_\epsilon$ is $\sigma^2 I + v v^\top$ with
+$v = (l_i, \epsilon)$, and it does not leave the plane. Its inverse there is
+$\frac1{\sigma^2}(I - v v^\top/\kappa)$, because
+$\sigma^2 + v^\top v = \kappa$. So
+$u_j^\top C_\epsilon^{-1} u_j = \frac{1}{\sigma^2}\frac{\kappa - \epsilon^2}\kappa =
 \frac{k_i}{\sigma^2\kappa}$
-and $\mathbf u_j^T\mathbf C_\epsilon^{-1}\mathbf w_i = -\frac{\epsilon l_i^2}{\sigma^2\kappa}$. Put both
+and $u_j^\top C_\epsilon^{-1} w_i = -\frac{\epsilon l_i^2}{\sigma^2\kappa}$. Put both
 into step 3:
 
-$$\mathbf u_j^T\mathbf g_i = \frac{\epsilon^3 l_i^2}{\sigma^2\kappa^2} + \frac{\epsilon k_i(\lambda_j -
+$$ u_j^\top g_i = \frac{\epsilon^3 l_i^2}{\sigma^2\kappa^2} + \frac{\epsilon k_i(\lambda_j -
 \kappa)}{\sigma^2\kappa^2} =
 \epsilon\,\frac{k_i(\lambda_j - k_i) - \sigma^2\epsilon^2}{\sigma^2(k_i + \epsilon^2)^2},$$
 
@@ -462,19 +466,19 @@ $-\epsilon^3/(k_i + \epsilon^2)^2$: level to second order, and then downhill.
 a larger eigenvalue than the one in use. If the column is zero, $k_i = \sigma^2$: it climbs if a free
 eigenvalue exceeds the noise variance.
 
-**The Hessian.** Equation 12 is one entry of something larger. For any direction $\mathbf D$ ($n\times k$),
-let $\mathcal H[\mathbf D]$ be the derivative of the gradient along $\mathbf D$. Write
-$\mathbf P = \mathbf C^{-1}$ and $\mathbf E = \mathbf D\mathbf W^T + \mathbf W\mathbf D^T$, the derivative
-of $\mathbf C$. By step 3 of Equation 10 the derivative of $\mathbf P$ is $-\mathbf P\mathbf E\mathbf P$.
-The product rule over the four factors of $\mathbf P\mathbf S\mathbf P\mathbf W$ and the two of
-$\mathbf P\mathbf W$ gives
+**The Hessian.** Equation 12 is one entry of something larger. For any direction $D$ ($n\times k$),
+let $\mathcal H[D]$ be the derivative of the gradient along $D$. Write
+$P = C^{-1}$ and $E = D W^\top+ W D^\top$, the derivative
+of $C$. By step 3 of Equation 10 the derivative of $P$ is $- P E P$.
+The product rule over the four factors of $P S P W$ and the two of
+$P W$ gives
 
-$$\mathcal H[\mathbf D] = -\mathbf P\mathbf E\mathbf P\mathbf S\mathbf P\mathbf W -
-\mathbf P\mathbf S\mathbf P\mathbf E\mathbf P\mathbf W + \mathbf P\mathbf S\mathbf P\mathbf D +
-\mathbf P\mathbf E\mathbf P\mathbf W - \mathbf P\mathbf D.$$
+$$\mathcal H[D] = - P E P S P W -
+ P S P E P W + P S P D +
+ P E P W - P D.$$
 
 The package computes just this, grouping
-$\mathbf P\mathbf S(\mathbf P\mathbf D - \mathbf P\mathbf E\mathbf P\mathbf W)$, and forming $\mathbf E$
+$P S(P D - P E P W)$, and forming $E$
 only against thin matrices:
 """
 
@@ -483,26 +487,26 @@ plots.show_source(ppca.hessian_product)
 
 # %% [markdown]
 r"""
-At a stationary point it becomes short. There $\mathbf S\mathbf P\mathbf W = \mathbf W$, and with
-$\mathbf P\mathbf W = \mathbf W\mathbf M^{-1}$ (step 2 above) the gradient is
-$\mathbf P(\mathbf S\mathbf W\mathbf M^{-1} - \mathbf W)$, whose bracket is zero, so only the bracket needs
-to be differentiated. The derivative of $\mathbf M$ is $\mathbf D^T\mathbf W + \mathbf W^T\mathbf D$, hence
+At a stationary point it becomes short. There $S P W = W$, and with
+$P W = W M^{-1}$ (step 2 above) the gradient is
+$P(S W M^{-1} - W)$, whose bracket is zero, so only the bracket needs
+to be differentiated. The derivative of $M$ is $D^\top W + W^\top D$, hence
 
-$$\mathcal H[\mathbf D] = \mathbf C^{-1}\big(\mathbf S\mathbf D\mathbf M^{-1} - \mathbf D -
-\mathbf W(\mathbf D^T\mathbf W + \mathbf W^T\mathbf D)\mathbf M^{-1}\big).$$
+$$\mathcal H[D] = C^{-1}\big(S D M^{-1} - D -
+ W(D^\top W + W^\top D) M^{-1}\big).$$
 
-Take $\mathbf R = \mathbf I$ and $\mathbf D = \mathbf u_j\mathbf e_i^T$, now with *any* eigenvector
-$\mathbf u_j$, and let $c_j = \mathbf u_j^T\mathbf C\mathbf u_j$: it is $\sigma^2$ if $\mathbf u_j$ is free
-and $\lambda_j$ if it is used, by the column $\mathbf w_j = l_j\mathbf u_j$ say. The last term contributes,
-along $\mathbf u_j$ in column $i$, $l_j^2/k_i$, and twice that when $\mathbf u_j$ is column $i$'s own. So
+Take $R = I$ and $D = u_j e_i^\top$, now with *any* eigenvector
+$u_j$, and let $c_j = u_j^\top C u_j$: it is $\sigma^2$ if $u_j$ is free
+and $\lambda_j$ if it is used, by the column $w_j = l_j u_j$ say. The last term contributes,
+along $u_j$ in column $i$, $l_j^2/k_i$, and twice that when $u_j$ is column $i$'s own. So
 
-$$\mathbf u_j^T\mathcal H[\mathbf u_j\mathbf e_i^T]\,\mathbf e_i =
+$$ u_j^\top\mathcal H[u_j e_i^\top]\, e_i =
 \frac1{c_j}\Big(\frac{\lambda_j}{k_i} - 1 - (1 + \delta)\frac{l_j^2}{k_i}\Big),\qquad \delta =
-1\text{ if } \mathbf u_j \text{ is column } i\text{'s own, else } 0.$$
+1\text{if } u_j \text{is column } i\text{'s own, else } 0.$$
 
-For free $\mathbf u_j$, $l_j = 0$ and it is Equation 12 divided by $\epsilon N$.
+For free $u_j$, $l_j = 0$ and it is Equation 12 divided by $\epsilon N$.
 
-**Check.** All $6 \times 3$ pairs at the point that uses $\mathbf u_1$ and $\mathbf u_3$ and has one zero
+**Check.** All $6 \times 3$ pairs at the point that uses $u_1$ and $u_3$ and has one zero
 column, at $\sigma^2 = 0.7$. The used eigenvectors are included, so that every term of the Hessian is
 exercised.
 """
@@ -523,7 +527,7 @@ l_squared = 1 / precision - 0.7
 own = np.zeros((n, k))
 own[0, 0] = own[2, 1] = 1
 formula = precision[:, None] * (eigenvalues[:, None] / k_i - 1 - (1 + own) * l_squared[:, None] / k_i)
-ledger.check(12, "(lambda_j / k_i - 1) u_j^T C^-1 u_j, all pairs", "algebra", table, formula, 1e-10)
+ledger.check(12, "closed form of every diagonal entry, Eq. 12 where u_j is free", "algebra", table, formula, 1e-10)
 
 # %%
 print("rows u1 ... u6; columns with k_i =", k_i.round(3))
@@ -532,9 +536,9 @@ print(table.round(3) + 0.0)
 # %% [markdown]
 r"""
 Read the table by columns. The third one is zero ($k_3 = \sigma^2 = 0.7$), and it climbs along
-$\mathbf u_2$, $\mathbf u_4$ and $\mathbf u_5$, whose eigenvalues 4, 1.5 and 0.8 exceed 0.7. The second
-holds $\mathbf u_3$ ($k_2 = 2.5$) and would climb along $\mathbf u_2$. The two zeros at $\mathbf u_1$ and
-$\mathbf u_3$ are rotations; we come to them below.
+$u_2$, $u_4$ and $u_5$, whose eigenvalues 4, 1.5 and 0.8 exceed 0.7. The second
+holds $u_3$ ($k_2 = 2.5$) and would climb along $u_2$. The two zeros at $u_1$ and
+$u_3$ are rotations; we come to them below.
 
 The whole Hessian, as an $18\times18$ matrix, against finite differences of the dense gradient of Equation
 10, and its product with a random direction against PyTorch, at the turned stationary point and away from
@@ -566,7 +570,7 @@ ledger.check(12, "Hessian times a direction against PyTorch", "autograd", ours, 
 r"""
 And the exact expression of step 5, for a step that is not small at all. The dot product at $\epsilon = 0.8$
 is the integral of the curvature from 0 to 0.8, since it starts from zero; twenty Gauss–Legendre nodes of
-the package's Hessian do it, for every free $\mathbf u_j$ and every column.
+the package's Hessian do it, for every free $u_j$ and every column.
 """
 
 # %%
@@ -584,20 +588,20 @@ ledger.check(12, "exact dot product at a finite step", "quadrature", integral, e
 
 # %% [markdown]
 r"""
-**Note.** (12) is right as the dot product with the *unit* vector $\mathbf u_j$. With the perturbation
-$\epsilon\mathbf u_j$, as the text has it, there is one more factor $\epsilon$, the result is of order
+**Note.** (12) is right as the dot product with the *unit* vector $u_j$. With the perturbation
+$\epsilon u_j$, as the text has it, there is one more factor $\epsilon$, the result is of order
 $\epsilon^2$, and "ignoring terms in $\epsilon^2$" would leave nothing. The sign, which is all the argument
 needs, is the same for both when $\epsilon > 0$. We also note that "$\lambda_j < \sigma^2$ for too many $j$"
 should be read as: for *every* free $j$. One free eigenvalue above $\sigma^2$ is enough to escape. Both are
 on the [errata page](../book/errata.md). Here is the difference of orders, for the zero column along
-$\mathbf u_2$:
+$u_2$:
 """
 
 # %%
 for epsilon in (0.1, 0.01, 0.001):
     moved = PPCA(point.W + epsilon * np.outer(U[:, 1], [0, 0, 1]), moments.mean, 0.7)
     unit = U[:, 1] @ ppca.gradient(moved, moments)[:, 2]
-    print(f"ε = {epsilon:<6} with u_j: {unit / epsilon:.2f} ε    with ε u_j: {epsilon * unit / epsilon**2:.2f} ε²")
+    print(f"ε = {epsilon:<6} dot product with u_j: {unit:.1e}   with ε u_j: {epsilon * unit:.1e}")
 
 # %% [markdown]
 r"""
@@ -606,20 +610,20 @@ r"""
 Signs along single columns show when a point is *not* a maximum. To show that it *is* one needs more: a
 direction could mix columns, and a zero eigenvalue decides nothing. Two arguments settle it.
 
-**The whole spectrum.** Put $\mathbf D = \sum d_{ji}\mathbf u_j\mathbf e_i^T$ into the short form of
-$\mathcal H$ above. Let $a = |A|$ columns be used, the $p$-th by $\mathbf w_p = l_p\mathbf u_p$. Entry
-$(p, i)$ of $\mathbf D^T\mathbf W + \mathbf W^T\mathbf D$ is $l_i d_{ip} + l_p d_{pi}$ (with $l_i = 0$ for a
-zero column), so the bracket of $\mathcal H[\mathbf D]$ is, along $\mathbf u_j$ in column $i$,
+**The whole spectrum.** Put $D = \sum d_{ji} u_j e_i^\top$ into the short form of
+$\mathcal H$ above. Let $a = |A|$ columns be used, the $p$-th by $w_p = l_p u_p$. Entry
+$(p, i)$ of $D^\top W + W^\top D$ is $l_i d_{ip} + l_p d_{pi}$ (with $l_i = 0$ for a
+zero column), so the bracket of $\mathcal H[D]$ is, along $u_j$ in column $i$,
 
-$$\Big(\frac{\lambda_j}{k_i} - 1\Big)d_{ji}\quad\text{for free } \mathbf u_j,\qquad
-\Big(\frac{\lambda_p}{k_i} - 1\Big)d_{pi} - \frac{l_p}{k_i}(l_id_{ip} + l_pd_{pi})\quad\text{for used } \mathbf u_p,$$
+$$\Big(\frac{\lambda_j}{k_i} - 1\Big)d_{ji}\quad\text{for free } u_j,\qquad
+\Big(\frac{\lambda_p}{k_i} - 1\Big)d_{pi} - \frac{l_p}{k_i}(l_id_{ip} + l_pd_{pi})\quad\text{for used } u_p,$$
 
-and $\mathbf C^{-1}$ divides it by $\sigma^2$ or by $\lambda_p$. No entry meets another, except $d_{pi}$ and
+and $C^{-1}$ divides it by $\sigma^2$ or by $\lambda_p$. No entry meets another, except $d_{pi}$ and
 $d_{ip}$ of two used columns: the Hessian falls apart into blocks of size one and two.
 
 | directions | how many | curvature |
 |---|---|---|
-| free $\mathbf u_j$ into column $i$ | $(n - a)k$ | $\frac1{\sigma^2}\big(\frac{\lambda_j}{k_i} - 1\big)$ |
+| free $u_j$ into column $i$ | $(n - a)k$ | $\frac1{\sigma^2}\big(\frac{\lambda_j}{k_i} - 1\big)$ |
 | a used column along itself | $a$ | $-2l_i^2/\lambda_i^2$ |
 | sheared: $(d_{pi}, d_{ip}) \propto (l_i, l_p)$ | $a(a-1)/2$ | $-(l_i^2 + l_p^2)/(\lambda_i\lambda_p)$ |
 | rotated: $(d_{pi}, d_{ip}) \propto (l_p, -l_i)$ | $a(a-1)/2$ | $0$ |
@@ -637,9 +641,9 @@ $$-\frac1{\lambda_i\lambda_p}\begin{pmatrix}l_i^2 & l_il_p\\ l_il_p & l_p^2\end{
 Its determinant is zero and its trace is $-(l_i^2 + l_p^2)/(\lambda_i\lambda_p)$, so these are its
 eigenvalues, with eigenvectors $(l_p, -l_i)$ and $(l_i, l_p)$.
 
-The zeros are harmless. $\mathcal L$ depends on $\mathbf W$ through $\mathbf W\mathbf W^T$ only, so moving
-along $\mathbf W\mathbf R$ changes nothing *exactly*, not only to second order. They count
-$\frac{a(a-1)}2 + a(k-a)$, the dimension of the set of all $\mathbf W\mathbf R$. Any further zero comes from
+The zeros are harmless. $\ell$ depends on $W$ through $W W^\top$ only, so moving
+along $W R$ changes nothing *exactly*, not only to second order. They count
+$\frac{a(a-1)}2 + a(k-a)$, the dimension of the set of all $W R$. Any further zero comes from
 a tie, $\lambda_j = k_i$.
 """
 
@@ -657,6 +661,7 @@ def closed_spectrum(eigenvalues, used, k, sigma2):
     return np.sort(np.concatenate([escapes.ravel(), stretches, shears, rotations]))
 
 
+# %%
 by_package = np.linalg.eigvalsh(ppca.hessian(turned, moments))
 closed = closed_spectrum(eigenvalues, [0, 2], k, 0.7)
 ledger.check(12, "whole spectrum of the Hessian in closed form", "algebra", by_package, closed, 1e-9)
@@ -667,25 +672,27 @@ r"""
 **The theorem.** *At a fixed $\sigma^2$ a stationary point is a local maximum if and only if no free
 eigenvalue exceeds the smallest $k_i$; and then it is a global maximum.*
 
-*Only if.* Suppose $\lambda_j > k_i$ for some free $j$ and some column $i$. By [Eq. 12](#equation-12) the
-curvature along $\mathbf u_j\mathbf e_i^T$ is positive, so there are higher points arbitrarily near.
+$\ell$ is the same at $W R$ as at $W$, so we may take $R = I$. *Only if.*
+Suppose $\lambda_j > k_i$ for some free $j$ and some column $i$. By [Eq. 12](#equation-12) the
+curvature along $u_j e_i^\top$ is positive, so there are higher points arbitrarily near.
 
 *If.* Suppose $\lambda_j \le k_i$ for all free $j$ and all $i$. When some column is zero, the smallest $k_i$
 is $\sigma^2$ (used columns have $\lambda_i > \sigma^2$), so all free eigenvalues are at most $\sigma^2$:
 $A$ holds *every* eigenvalue above $\sigma^2$. When no column is zero, no free eigenvalue exceeds a used
 one: $A$ holds the $k$ largest, ties broken either way. In both cases $A$ is the top
 $\min(k, \#\{\lambda > \sigma^2\})$, which we saw at the end of [Eq. 11](#equation-11) to have the largest
-$\mathcal L_A$ of all stationary points. It remains to see that $\mathcal L$ has a global maximum at all. It
-does: $\operatorname{tr}(\mathbf C^{-1}\mathbf S) \ge 0$, and
-$\log\det\mathbf C \ge (n-1)\log\sigma^2 + \log(\sigma^2 + \|\mathbf W\|^2/k)$, because the largest squared
-singular value is at least the average $\|\mathbf W\|^2/k$. So $\mathcal L \to -\infty$ as $\mathbf W$
+$\ell_A$ of all stationary points. It remains to see that $\ell$ has a global maximum at all. It
+does: $\operatorname{tr}(C^{-1} S) \ge 0$, and
+$\log\det C \ge (n-1)\log\sigma^2 + \log(\sigma^2 + \|W\|^2/k)$, because the largest squared
+singular value is at least the average $\|W\|^2/k$ ($\|W\|^2$ is the sum of all squared entries). So $\ell\to -\infty$ as $W$
 grows; being continuous, it attains its maximum, and there the gradient is zero. The global maximum is one
 of our points, hence the top one. $\square$
 
 This also says why perturbations of single columns along eigenvectors were enough: whenever the point is not
 the best, one of *them* climbs. And it covers ties, which a Hessian alone cannot decide: a tied point has
-the same value as the best one, so it is a maximum too, only not an isolated one. Hence `is_stable` counts
-ties as stable.
+the same value as the best one, so it is a maximum too. (When a free eigenvalue equals a used one, the maxima
+form a family larger than the rotations; when it equals $\sigma^2$, by step 5 of [Eq. 12](#equation-12), they do
+not.) Hence `is_stable` counts ties as stable.
 
 Let us not rely on the proof alone. For $n = 6$, $k = 3$ we list every stationary point at seven values of
 $\sigma^2$, and for each compare three things: the package's verdict, the largest eigenvalue of the Hessian,
@@ -701,6 +708,7 @@ def all_points(sigma2):
     return [(A, ppca.stationary_point(moments, A, k, sigma2)) for A in chosen]
 
 
+# %%
 for sigma2 in (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0):
     best = ppca.fit(moments, k, sigma2).log_likelihood(moments)
     points = all_points(sigma2)
@@ -714,8 +722,8 @@ for sigma2 in (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0):
 
 # %% [markdown]
 r"""
-One stable point at every $\sigma^2$, always the global one, among up to 42 stationary points. As $\sigma^2$
-passes an eigenvalue from below, one latent less survives.
+One stable point at every $\sigma^2$ (up to a rotation $R$), always the global one, among up to 42
+stationary points. As $\sigma^2$ passes one of the $k$ largest eigenvalues from below, one latent less survives.
 """
 
 # %% mystnb={"image": {"alt": "Two charts over the noise variance from 0.1 to 8. Above: the log likelihood of every stationary point, saddles as thin grey curves, all below one thick curve, the stable point, which peaks at the maximum likelihood variance 0.87. Below: the number of surviving latents, a staircase from 3 down to 0."}}
@@ -739,22 +747,22 @@ _ = bottom.set_xticks([0.1, 0.3, 1, 3, 8], ["0.1", "0.3", "1", "3", "8"])
 r"""
 Each thin curve is one choice of eigenvectors, followed as $\sigma^2$ changes; it ends where $\sigma^2$
 reaches the smallest eigenvalue it uses and that column has shrunk to nothing. The stable point is the upper
-edge of them all. Collapse, in the lower chart, is what happens to that upper edge when $\sigma^2$ is set
-larger than the data ask for.
+edge of them all. Collapse, in the lower chart, is what happens to that upper edge each time $\sigma^2$ is set
+above one more of the $k$ largest eigenvalues.
 
 ## Figure 1
 
-**The paper** takes 10,000 random training images of MNIST, gives $\mathbf W$ three principal columns and
-zeros elsewhere, and draws the likelihood as a zero column moves in the plane of $\mathbf u_5$ and
-$\mathbf u_7$, for three values of $\sigma^2$. (It writes $\boldsymbol\mu_5$ and $\boldsymbol\mu_7$;
-elsewhere $\boldsymbol\mu$ is the mean.) Its caption: on the left $\sigma^2$ can capture both directions, in
+**The paper** takes 10,000 random training images of MNIST, gives $W$ three principal columns and
+zeros elsewhere, and draws the likelihood as a zero column moves in the plane of $u_5$ and
+$u_7$, for three values of $\sigma^2$. (It writes $\mu_5$ and $\mu_7$;
+elsewhere $\mu$ is the mean.) Its caption: on the left $\sigma^2$ can capture both directions, in
 the middle only one, on the right neither.
 
 **What we do.** The package carries the moments of such a subset. We take $k = 4$: columns along
-$\mathbf u_1, \mathbf u_2, \mathbf u_3$ and one zero column, which moves in *both* directions of the plot,
-$\mathbf w_4 = a\mathbf u_5 + b\mathbf u_7$. The paper speaks of "the same stationary point" in all three
+$u_1, u_2, u_3$ and one zero column, which moves in *both* directions of the plot,
+$w_4 = a u_5 + b u_7$. The paper speaks of "the same stationary point" in all three
 panels. Columns of a stationary point have length $\sqrt{\lambda_i - \sigma^2}$, so with one fixed
-$\mathbf W$ at most one panel would show a stationary point; we recompute $\mathbf W$ for each $\sigma^2$.
+$W$ at most one panel would show a stationary point; we recompute $W$ for each $\sigma^2$.
 """
 
 # %%
@@ -763,19 +771,19 @@ print("λ1 ... λ8:", mnist.eigenvalues[:8].round(2))
 
 # %% [markdown]
 r"""
-**The landscape in closed form.** Let $\mathbf v = a\mathbf u_p + b\mathbf u_q$ be the moved column,
-$r^2 = a^2 + b^2$, and $\mathbf C$ the covariance with that column at zero. Then the new covariance is
-$\mathbf C + \mathbf v\mathbf v^T$, and $\mathbf C\mathbf v = \sigma^2\mathbf v$ since both directions are
+**The landscape in closed form.** Let $v = a u_p + b u_q$ be the moved column,
+$r^2 = a^2 + b^2$, and $C$ the covariance with that column at zero. Then the new covariance is
+$C + v v^\top$, and $C v = \sigma^2 v$ since both directions are
 free. The matrix determinant lemma and the Sherman–Morrison formula (multiply out to verify them) give
 
-$$\log\det(\mathbf C + \mathbf v\mathbf v^T) = \log\det\mathbf C + \log(1 + \mathbf v^T\mathbf C^{-1}\mathbf v),\qquad
-(\mathbf C + \mathbf v\mathbf v^T)^{-1} =
-\mathbf C^{-1} - \frac{\mathbf C^{-1}\mathbf v\mathbf v^T\mathbf C^{-1}}{1 + \mathbf v^T\mathbf C^{-1}\mathbf v}.$$
+$$\log\det(C + v v^\top) = \log\det C + \log(1 + v^\top C^{-1} v),\qquad
+(C + v v^\top)^{-1} =
+ C^{-1} - \frac{C^{-1} v v^\top C^{-1}}{1 + v^\top C^{-1} v}.$$
 
-Here $\mathbf v^T\mathbf C^{-1}\mathbf v = r^2/\sigma^2$ and
-$\mathbf v^T\mathbf C^{-1}\mathbf S\mathbf C^{-1}\mathbf v = (\lambda_pa^2 + \lambda_qb^2)/\sigma^4$, so
+Here $v^\top C^{-1} v = r^2/\sigma^2$ and
+$v^\top C^{-1} S C^{-1} v = (\lambda_pa^2 + \lambda_qb^2)/\sigma^4$, so
 
-$$\mathcal L(a, b) - \mathcal L(0, 0) =
+$$\ell(a, b) - \ell(0, 0) =
 -\frac12\Big[\log\Big(1 + \frac{r^2}{\sigma^2}\Big) -
  \frac{\lambda_pa^2 + \lambda_qb^2}{\sigma^2(\sigma^2 + r^2)}\Big].$$
 
@@ -793,6 +801,7 @@ def zero_column_point(sigma2):
     return ppca.stationary_point(mnist, [0, 1, 2], 4, sigma2)
 
 
+# %%
 grid = np.linspace(-2, 2, 201)
 plane = mnist.eigenvectors[:, [4, 6]]
 sigmas, gains = (1.0, 2.1, 3.0), []
@@ -808,19 +817,25 @@ print("ppca.landscape and the closed form agree at all", 3 * surface.size, "poin
 
 # %% [markdown]
 r"""
-Both could share a mistake, so one point of each surface is also evaluated with the full $784 \times 784$
-model. Then the captions, from the computed curvature along $\mathbf u_5$ and $\mathbf u_7$ rather than from
+Both could share a mistake, so one point of each surface is also evaluated with the dense $784 \times 784$
+covariance. Then the captions, from the computed curvature along $u_5$ and $u_7$ rather than from
 the look of the picture, and the verdict over *all* directions.
 """
 
+
 # %%
+def dense(W, sigma2):
+    """Average log likelihood with the covariance as a matrix, up to a constant."""
+    C = W @ W.T + sigma2 * np.eye(784)
+    return -(np.linalg.slogdet(C)[1] + np.trace(np.linalg.solve(C, mnist.covariance))) / 2
+
+
 for sigma2, surface in zip(sigmas, gains, strict=True):
-    model = zero_column_point(sigma2)
-    W = model.W.copy()
-    W[:, 3] = plane @ [grid[150], grid[120]]
-    moved = PPCA(W, mnist.mean, sigma2).log_likelihood(mnist)
-    np.testing.assert_allclose(surface[120, 150], moved - model.log_likelihood(mnist), atol=1e-8)
-print("landscape and full model agree to 1e-8 nats")
+    W = zero_column_point(sigma2).W
+    moved = W.copy()
+    moved[:, 3] = plane @ [grid[150], grid[120]]
+    np.testing.assert_allclose(surface[120, 150], dense(moved, sigma2) - dense(W, sigma2), atol=1e-8)
+print("landscape and dense covariance agree to 1e-8 nats")
 
 # %%
 titles = []
@@ -841,7 +856,7 @@ r"""
 The ring is the stationary point; each star is a summit, with its gain in nats per image over the ring.
 Colours run from the lowest point of each panel (dark) to its highest (light), in finer steps near the top.
 Left, $\sigma^2 < \lambda_7 < \lambda_5$: both directions climb. Middle, $\lambda_7 < \sigma^2 < \lambda_5$:
-only $\mathbf u_5$ climbs. Right, $\sigma^2 > \lambda_5$: neither does. The signs of the curvature are those
+only $u_5$ climbs. Right, $\sigma^2 > \lambda_5$: neither does. The signs of the curvature are those
 of the paper's captions.
 
 Now move $\sigma^2$ yourself. The slider takes the mouse, a finger or the arrow keys; no kernel is needed.
@@ -853,7 +868,7 @@ plots.landscape_explorer(mnist)
 # %% [markdown]
 r"""
 **Why the right-hand panel has $\sigma^2 = 3.0$.** To be *sure* of a maximum we need more than the picture
-shows. Put the slider at 2.70. In the plane the ring is a perfect maximum, but $\mathbf u_4$ is free too, it
+shows. Put the slider at 2.70. In the plane the ring is a perfect maximum, but $u_4$ is free too, it
 is not in the plane, and $\lambda_4 = 2.78 > 2.70$. Only for $\sigma^2$ between $\lambda_4$ and $\lambda_3$
 are all free directions below the noise while the three used ones are still above it:
 """
@@ -880,7 +895,7 @@ maximum or one of these; the statement of its caption, about the two directions 
 The paper's explanation of posterior collapse is that, for too large a $\sigma^2$, pPCA "has spurious local
 maxima, which correspond to a collapsed posterior". The theorem lets us look closely at that sentence.
 
-**The maxima are there.** For $\sigma^2 > \lambda_4$ the point with three used columns and one zero column
+**The maxima are there.** For $\lambda_4 < \sigma^2 < \lambda_3$ the point with three used columns and one zero column
 is a true local maximum. That part of the paper is right, and it is the important part: the likelihood
 itself, without any variational bound, prefers to leave a latent unused.
 
@@ -890,18 +905,20 @@ local maximum is global. The collapsed point is the *best possible answer* for t
 wrong is the $\sigma^2$. No restart, no cleverer optimiser and no annealing that ends at the same objective
 can undo it.
 
-**When $\sigma^2$ is learned, they are not stationary at all.** The paper says that they "become saddle
-points". A saddle is a stationary point; here a slope remains. From
-$\mathcal L = -\frac12[n\log2\pi + \log\det\mathbf C + \operatorname{tr}\mathbf C^{-1}\mathbf S]$ with
-$d\mathbf C = \mathbf I\,d\sigma^2$ and steps 2 and 3 of [Eq. 10](#equation-10),
+**When $\sigma^2$ is learned, they are not stationary at all.** The paper says that then, "in non-degenerate
+cases", they "become saddle
+points where $\sigma^2$ is made smaller by its gradient". The second half is right; but where a gradient
+remains there is no saddle, which is a stationary point. From
+$\ell= -\frac12[n\log2\pi + \log\det C + \operatorname{tr} C^{-1} S]$ with
+$d C = I\,d\sigma^2$ and steps 2 and 3 of [Eq. 10](#equation-10),
 
-$$\frac{\partial\mathcal L}{\partial\sigma^2} =
--\tfrac12\big[\operatorname{tr}\mathbf C^{-1} - \operatorname{tr}(\mathbf C^{-1}\mathbf S\mathbf C^{-1})\big].$$
+$$\frac{\partial\ell}{\partial\sigma^2} =
+-\tfrac12\big[\operatorname{tr} C^{-1} - \operatorname{tr}(C^{-1} S C^{-1})\big].$$
 
-At a stationary point in $\mathbf W$, along a used eigenvector the two traces contribute $1/\lambda_j$ each
+At a stationary point in $W$, along a used eigenvector the two traces contribute $1/\lambda_j$ each
 and cancel; along a free one, $1/\sigma^2$ and $\lambda_j/\sigma^4$. So
 
-$$\frac{\partial\mathcal L}{\partial\sigma^2} =
+$$\frac{\partial\ell}{\partial\sigma^2} =
 \frac{n - |A|}{2\sigma^4}\,\big(\bar\lambda_{\text{free}} - \sigma^2\big),\qquad \bar\lambda_{\text{free}} =
 \text{the average free eigenvalue}.$$
 
@@ -931,15 +948,16 @@ for sigma2 in (0.5, mle.sigma2, 2.0, 3.0, 5.0, 7.0):
 # %% [markdown]
 r"""
 The slope is zero at $\sigma^2_{\text{MLE}} = 0.867$ and nowhere else on the list. (Saddles of the joint
-problem do exist: take any $A$ whose eigenvalues exceed the average of the free ones, and that average as
-$\sigma^2$. If a column is zero there, some free eigenvalue lies above their average, unless all are equal,
-and that column escapes. These are not the collapsed maxima; $\sigma^2$ is different.)
+problem do exist: take any $A$ other than the top $k$ whose eigenvalues exceed the average of the free ones, and
+that average as $\sigma^2$. If all columns are used, a free eigenvalue exceeds a used one; if a column is zero,
+some free eigenvalue lies above their average, unless all are equal. Either way a column escapes. These are not
+the collapsed maxima; $\sigma^2$ is different.)
 
 ### Complete collapse
 
-$\mathbf W = \mathbf 0$ is the first of the paper's three cases, passed over as not interesting. For our
+$W = 0$ is the first of the paper's three cases, which it passes over. For our
 subject it is: every latent is ignored, and by [Eq. 6](01_ppca.ipynb#equation-6) the posterior is
-$\mathcal N(\mathbf 0, \mathbf I)$ for every $\mathbf x$, which is the prior. The theorem with
+$\mathcal N(0, I)$ for every $x$, which is the prior. The theorem with
 $A = \varnothing$: **complete collapse is stable, and then globally optimal, if and only if
 $\lambda_1 \le \sigma^2$.** For these images the border is $\lambda_1 = 5.10$.
 """
@@ -958,7 +976,7 @@ r"""
 ### What remains of the story
 
 The paper's central observation stands, and stands more firmly: the *variance of the observation model*
-decides which latents survive, with the exact likelihood as much as with the ELBO. What changes is the
+decides which latents survive, and it does so in the exact likelihood, with no bound involved. What changes is the
 picture to carry away. It is not a rugged landscape in which an optimiser gets caught. It is a landscape
 without traps, whose summit moves as $\sigma^2$ does; set $\sigma^2$ above an eigenvalue and the summit lies
 where that latent is off. The cure is to change the question, by setting or learning $\sigma^2$, and not to
@@ -985,6 +1003,9 @@ ax.set(xscale="log", xlabel="noise variance σ² (squared intensity)", ylabel="l
 ax.set_yscale("symlog", linthresh=1)
 _ = ax.set(ylim=(0, 1000), yticks=[0, 1, 10, 100, 1000], yticklabels=["0", "1", "10", "100", "1000"])
 
+# %%
+print(f"λ1 = {train.eigenvalues[0]:.2f}; above 1: {(train.eigenvalues > 1).sum()} eigenvalues")
+
 # %% [markdown]
 r"""
 The curve falls to zero at $\lambda_1 = 5.12$ of all 60,000 images. At $\sigma^2 = 1$, the value hidden in a
@@ -994,7 +1015,7 @@ latents it is given.
 ## What we showed
 
 - The gradient of the average log likelihood is
-  $\mathbf C^{-1}\mathbf S\mathbf C^{-1}\mathbf W - \mathbf C^{-1}\mathbf W$; it vanishes where [Eq.
+  $C^{-1} S C^{-1} W - C^{-1} W$; it vanishes where [Eq.
   10](#equation-10) says.
 - Every stationary point at a fixed $\sigma^2$ is made of eigenvectors with $\lambda > \sigma^2$ and zero
   columns ([Eq. 11](#equation-11)); the paper's three cases are one.
@@ -1007,9 +1028,9 @@ latents it is given.
 
 ## Exercises
 
-**1. How fast does a collapsed latent wake up?** At $\mathbf W = \mathbf 0$ and $\sigma^2 = 2$, in the small
-model, start gradient ascent from a $\mathbf W$ with tiny random entries. At which rate should the part of
-$\mathbf W$ along $\mathbf u_1$ grow at first? Measure it.
+**1. How fast does a collapsed latent wake up?** At $W = 0$ and $\sigma^2 = 2$, in the small
+model, start gradient ascent from a $W$ with tiny random entries. At which rate should the part of
+$W$ along $u_1$ grow at first? Measure it.
 """
 
 # %% tags=["hide-cell"]
@@ -1025,12 +1046,14 @@ assert abs(rate - expected) < 0.02
 
 # %% [markdown]
 r"""
-**2. Ties.** Let $\mathbf S$ have eigenvalues $4, 2, 2, 1$, and let $k = 2$, $\sigma^2 = \frac12$. Show that
+**2. Ties.** Let $S$ have eigenvalues $4, 2, 2, 1$, and let $k = 2$, $\sigma^2 = \frac12$. Show that
 the second column may point anywhere in the eigenspace of 2, that the point is stable, and that the Hessian
 has one zero more than the rotations explain.
 """
 
 # %% tags=["hide-cell"]
+# Any unit vector of the eigenspace is an eigenvector, so Eq. 10 holds. The free eigenvalues are 2 and 1, the smallest
+# k_i is 2: none exceeds it. The tie lambda_j = k_i = 2 adds one zero to the a(a - 1)/2 = 1 of the rotations.
 tied = Moments(np.zeros(4), np.diag([4.0, 2.0, 2.0, 1.0]), 1)
 for angle in (0.0, 0.4, 1.1):
     W = np.zeros((4, 2))
@@ -1044,12 +1067,14 @@ for angle in (0.0, 0.4, 1.1):
 # %% [markdown]
 r"""
 **3. Learn $\sigma^2$ from a collapsed start.** Begin at the collapsed global maximum for $\sigma^2 = 3$
-(two columns used, one exactly zero) and climb in $\mathbf W$ and $\log\sigma^2$ together. Where does it end
+(two columns used, one exactly zero) and climb in $W$ and $\log\sigma^2$ together. Where does it end
 if the zero column stays exactly zero, and where with a little noise on it?
 """
 
 
 # %% tags=["hide-cell"]
+# The gradient in a zero column is C^-1 S C^-1 0 - C^-1 0 = 0, so it stays zero: the best model with two latents, where
+# Eq. 7 averages four eigenvalues. Any noise has a part along u3 that grows, since lambda_3 exceeds that average.
 def climb(noise):
     start = ppca.fit(moments, k, 3.0).W + noise * np.random.default_rng(3).standard_normal((n, k))
 
@@ -1063,6 +1088,7 @@ def climb(noise):
     return np.exp(end.x[-1])
 
 
+# %% tags=["hide-cell"]
 print(f"exactly zero: σ² = {climb(0.0):.3f}, the average of λ3 ... λ6, a saddle: {eigenvalues[2:].mean():.3f}")
 print(f"with noise:   σ² = {climb(1e-3):.3f}, the maximum likelihood value: {mle.sigma2:.3f}")
 assert abs(climb(0.0) - eigenvalues[2:].mean()) < 1e-3 and abs(climb(1e-3) - mle.sigma2) < 1e-3
@@ -1070,7 +1096,7 @@ assert abs(climb(0.0) - eigenvalues[2:].mean()) < 1e-3 and abs(climb(1e-3) - mle
 # %% [markdown]
 r"""
 **4. The variance hidden in a loss.** A Gaussian VAE minimises
-$\frac1{2\sigma^2}\|\mathbf x - \hat{\mathbf x}\|^2 + \mathrm{KL}$. Which $\sigma^2$ is implied by *mean*
+$\frac1{2\sigma^2}\|x - \hat{x}\|^2 + \mathrm{KL}$. Which $\sigma^2$ is implied by *mean*
 squared error over the 784 pixels plus $w \cdot \mathrm{KL}$? How many latents can the linear model keep on
 MNIST for $w = 1$, $10^{-2}$ and $10^{-4}$?
 """
