@@ -1,6 +1,8 @@
 """Run a chapter's code cells one after the other, going on after an error, and print the ledger as JSON.
 
-Usage: python run_cells.py NOTEBOOK.py
+Usage: python run_cells.py NOTEBOOK.py [EQUATION]
+
+With an equation, the run ends after the last cell that checks it.
 
 A failed check does not stop its cell here, so that one run tells which checks a changed formula turns red.
 """
@@ -8,6 +10,7 @@ A failed check does not stop its cell here, so that one run tells which checks a
 import contextlib
 import io
 import json
+import re
 import sys
 from dataclasses import asdict
 
@@ -31,7 +34,11 @@ def check(self, *arguments, **named):
 
 ledger.Ledger.check = check
 namespace, errors = {"__name__": "__main__"}, []
-for number, cell in enumerate(jupytext.read(sys.argv[1]).cells):
+cells = jupytext.read(sys.argv[1]).cells
+if len(sys.argv) > 2:
+    checking = re.compile(rf"ledger\.check\(\s*{sys.argv[2]}\b")
+    cells = cells[: 1 + max(i for i, cell in enumerate(cells) if checking.search(cell.source))]
+for number, cell in enumerate(cells):
     if cell.cell_type == "code":
         try:
             with contextlib.redirect_stdout(io.StringIO()):

@@ -157,3 +157,46 @@ def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, r
     for name, value in {"NUMBERS": json.dumps(numbers), "LOW": low, "HIGH": high, "START": start}.items():
         page = page.replace(f"__{name}__", str(value))
     return HTML(page)
+
+
+def spectrum_explorer(moments, k, sigma2=0.1, beta=1.0):
+    """Which latents a linear beta-VAE keeps, as the reader moves sigma2 and beta: HTML without kernel or network.
+
+    Parameters
+    ----------
+    moments : Moments
+    k : int
+        Number of latents, 1 to the rank of the covariance.
+    sigma2, beta : float
+        Where the two sliders start. That of sigma2 spans four powers of ten below the largest eigenvalue and a
+        little above it, that of beta 0.01 to 10.
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    eigenvalues = moments.eigenvalues
+    k = integer("k", k, 1, max(1, int((eigenvalues > 0).sum())))
+    sigma2, beta = positive("sigma2", sigma2), positive("beta", beta)
+    # Steps of 0.02 in log10, on a grid that holds 0: then 0.1 and 1 are exact.
+    high = math.ceil(50 * (math.log10(positive("the largest eigenvalue", eigenvalues[0])) + 0.2)) / 50
+    low = high - 4
+    if not (10**low <= sigma2 <= 10**high and 0.01 <= beta <= 10):
+        raise ValueError(
+            f"sigma2 is {sigma2} and beta {beta}; expected sigma2 from {10**low:.3g} to {10**high:.3g} "
+            "and beta from 0.01 to 10"
+        )
+    shown = min(eigenvalues.size, k + max(2, k // 4))  # and a few that there is no latent for
+    numbers = {
+        "eigenvalues": [float(f"{max(value, 1e-12):.4g}") for value in eigenvalues[:shown]],
+        "k": k,
+        "n": eigenvalues.size,
+        "rest": float(f"{eigenvalues[shown:].sum():.6g}"),
+    }
+    starts = {"LOW": low, "HIGH": high, "SIGMA2": math.log10(sigma2), "BETA": math.log10(beta)}
+    page = (files("helpers") / "spectrum.html").read_text(encoding="utf-8").replace("__NUMBERS__", json.dumps(numbers))
+    for name, value in starts.items():
+        page = page.replace(f"__{name}__", f"{value:.2f}")
+    return HTML(page)

@@ -1,0 +1,309 @@
+"""The linear VAE: its ELBO in closed form, gradients, best encoder, posterior gap, and a fit by ascent.
+
+Serves chapters 03 (Eqs 9 and 13), 04 (Eqs 14-22) and 05 (Eqs 23-27, Theorem 1). `beta` weighs the KL term
+everywhere: 1 is the ELBO. Every quantity is an average per sample, in nats, and needs only the moments.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg.lapack import dpstrf
+
+from helpers._validation import finite_array, integer, positive
+from helpers.ppca import PPCA
+
+PATIENCE = 100  # `fit` stops when this many updates have not raised the objective beyond rounding,
+MAX_UPDATES = 20_000  # and gives up after so many
+
+
+class Terms(NamedTuple):
+    """The two terms of the ELBO (Eq. 4), averaged over the data, in nats."""
+
+    kl: float
+    reconstruction: float
+
+
+class Gradients(NamedTuple):
+    """Derivatives of the (beta-)ELBO: W (n, k), V (k, n), D (k,), sigma2 a float."""
+
+    W: np.ndarray
+    V: np.ndarray
+    D: np.ndarray
+    sigma2: float
+
+
+@dataclass(frozen=True, eq=False)
+class LinearVAE:
+    """The model p(x | z) = N(W z + mu, sigma2 I) with the encoder q(z | x) = N(V (x - mu), diag(D)) (Eq. 9).
+
+    Parameters
+    ----------
+    W : (n, k) array_like, 1 <= k <= n
+        Decoder.
+    V : (k, n) array_like
+        Encoder.
+    D : (k,) array_like
+        Encoder variances, above 0: the diagonal of the paper's matrix D.
+    mu : (n,) array_like
+    sigma2 : float
+        Variance of the observation noise, above 0.
+    """
+
+    W: np.ndarray
+    V: np.ndarray
+    D: np.ndarray
+    mu: np.ndarray
+    sigma2: float
+
+    def __post_init__(self):
+        model = PPCA(self.W, self.mu, self.sigma2)
+        n, k = model.W.shape
+        D = finite_array("D", self.D, (k,))
+        if D.min() <= 0:
+            raise ValueError(f"D has the entry {D.min()}; expected variances above 0")
+        V = finite_array("V", self.V, (k, n))
+        checked = {"W": model.W, "V": V, "D": D, "mu": model.mu, "sigma2": model.sigma2}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def terms(self, moments):
+        """KL to the prior (Eq. 15) and expected log likelihood (Eqs 18-19), averaged over the data.
+
+        `moments` is all the data needed: for any A, the average of |A (x - mu)|^2 is |A Q|^2, where Q Q^T is
+        the average of (x - mu)(x - mu)^T. A sum of squares stays exact when sigma2 is tiny, where the
+        expanded traces of Eqs 18-19 would cancel.
+        """
+        Q = _deviations(moments, self.mu)
+        means = self.V @ Q  # (k, n + 1)
+        error = ((Q - self.W @ means) ** 2).sum() + (self.W**2 @ self.D).sum()  # E|x - mu - W z|^2
+        kl = ((means**2).sum() + (self.D - 1 - np.log(self.D)).sum()) / 2
+        reconstruction = -(error / self.sigma2 + self.mu.size * np.log(2 * np.pi * self.sigma2)) / 2
+        return Terms(float(kl), float(reconstruction))
+
+    def elbo(self, moments, beta=1.0):
+        """Average of reconstruction - beta KL; with `beta` = 1 the ELBO (Eq. 4). `beta` may be 0."""
+        terms = self.terms(moments)
+        return terms.reconstruction - _weight(beta) * terms.kl
+
+    def gradients(self, moments, beta=1.0):
+        """Derivatives of `elbo`: Eqs 20-22 with N = 1, and the one for sigma2 that the paper leaves out."""
+        beta = _weight(beta)
+        W, V, D, s = self.W, self.V, self.D, self.sigma2
+        Q = _deviations(moments, self.mu)
+        means = V @ Q
+        residual = Q - W @ means
+        squares = (W**2).sum(axis=0)  # the diagonal of W^T W
+        error = (residual**2).sum() + squares @ D
+        return Gradients(
+            W=(residual @ means.T - W * D) / s,
+            V=(W.T @ residual / s - beta * means) @ Q.T,
+            D=(beta * (1 / D - 1) - squares / s) / 2,
+            sigma2=float((error / s - W.shape[0]) / (2 * s)),
+        )
+
+    def log_likelihood(self, moments):
+        """Average log p(x) of the decoder's model (Eq. 5), which the ELBO bounds from below."""
+        return PPCA(self.W, self.mu, self.sigma2).log_likelihood(moments)
+
+
+def _deviations(moments, mu):
+    """Q (n, n + 1) with Q Q^T the average of (x - mu)(x - mu)^T: a root of S, and what mu misses."""
+    if moments.mean.size != mu.size:
+        raise ValueError(f"moments has n = {moments.mean.size}; expected n = {mu.size} as in W")
+    root = np.sqrt(moments.eigenvalues) * moments.eigenvectors
+    return np.column_stack([root, moments.mean - mu])
+
+
+def _weight(beta):
+    beta = float(finite_array("beta", beta, ()))
+    if beta < 0:
+        raise ValueError(f"beta is {beta}; expected 0 or more")
+    return beta
+
+
+def optimal_encoder(W, sigma2, beta=1.0):
+    """The encoder that maximises the (beta-)ELBO for a decoder, whatever the data (Eqs 20-21).
+
+    V = (W^T W + beta sigma2 I)^-1 W^T and D = beta sigma2 / (diag(W^T W) + beta sigma2). At `beta` = 1, V
+    gives the mean of the true posterior, and D the inverse of the diagonal of its precision.
+
+    Parameters
+    ----------
+    W : (n, k) array_like
+    sigma2, beta : float
+        Above 0.
+
+    Returns
+    -------
+    V : (k, n) ndarray
+    D : (k,) ndarray
+    """
+    W = finite_array("W", W, ("n", "k"))
+    theta = positive("beta", beta) * positive("sigma2", sigma2)
+    U, l, Rt = np.linalg.svd(W, full_matrices=False)
+    V = Rt.T @ ((l / (l**2 + theta))[:, None] * U.T)
+    return V, theta / ((W**2).sum(axis=0) + theta)
+
+
+def posterior_gap(W, sigma2):
+    """KL from the best diagonal encoder to the true posterior, log p - ELBO (Eq. 26), a float, 0 or more.
+
+    Half of sum_i log M_ii - log det M, with M = W^T W + sigma2 I. M is A^T A for A = [W; sigma I], so this is
+    Hadamard's inequality: each column of A counts by how much of it lies along the columns before it. Reading
+    that part off A = Q R keeps all digits at any sigma2; the two logarithms would cancel.
+    """
+    W = finite_array("W", W, ("n", "k"))
+    A = np.vstack([W, np.sqrt(positive("sigma2", sigma2)) * np.eye(W.shape[1])])
+    R = np.linalg.qr(A / np.linalg.norm(A, axis=0), mode="r")
+    along = (np.triu(R, 1) ** 2).sum(axis=0)
+    # Both forms are log |R_ii|: the first keeps its digits for nearly orthogonal columns, the second for
+    # nearly parallel ones.
+    log_diagonal = np.where(along < 0.5, np.log1p(-np.minimum(along, 0.5)) / 2, np.log(np.abs(np.diag(R))))
+    return float(-log_diagonal.sum())
+
+
+def profile_elbo(W, moments, sigma2, beta=1.0):
+    """The (beta-)ELBO of a decoder with its best encoder and mu at the mean, a float.
+
+    At `beta` = 1 it is log p - posterior gap.
+    """
+    W = finite_array("W", W, (moments.mean.size, "k"))
+    V, D = optimal_encoder(W, sigma2, beta)
+    return LinearVAE(W, V, D, moments.mean, sigma2).elbo(moments, beta)
+
+
+def profile_gradient(W, moments, sigma2, beta=1.0):
+    """Gradient of `profile_elbo` in W (n, k): beta (C^-1 S C^-1 W - W Mt^-1), with beta sigma2 in C and Mt.
+
+    C = W W^T + beta sigma2 I, and Mt = diag(W^T W) + beta sigma2 I. It takes the place of Eq. 10, whose last
+    term has W M^-1 with the full M.
+    """
+    W = finite_array("W", W, (moments.mean.size, "k"))
+    beta, sigma2 = positive("beta", beta), positive("sigma2", sigma2)
+    model = PPCA(W, moments.mean, beta * sigma2)
+    PW = model._precision_times_W()
+    pull = model._precision_times(moments.covariance @ PW)
+    return beta * (pull - W / np.diag(model.M))
+
+
+def fit(moments, k, sigma2=None, beta=1.0, seed=0):
+    """Fit a linear VAE by ascent on the (beta-)ELBO from a random start, mu at the mean.
+
+    The ascent is in the decoder, by expectation-maximisation: the encoder with an unrestricted covariance
+    that is best for W, then the W (and sigma2) that are best for that encoder. As in PX-EM (Liu, Rubin & Wu,
+    1998) the prior of z is freed in that second step and put back to N(0, I) by a change of the basis of z,
+    so that the lengths of W's columns need no small steps. Nesterov's momentum, dropped whenever it would
+    lower the objective, makes up for close eigenvalues.
+
+    Three facts make the result the best linear VAE. Every update raises the beta-ELBO of the unrestricted
+    encoder. The rotation that Theorem 1 uses, W = U L R^T to U L, leaves that value unchanged and brings the
+    diagonal encoder up to it, since the posterior gap of orthogonal columns is 0. And every stationary point
+    that is not a global maximum is a saddle (chapters 02 and 05), which a random start misses with
+    probability 1.
+
+    The data enter by their mean and by the covariance, which is only ever multiplied with W; no
+    eigendecomposition is made.
+
+    Parameters
+    ----------
+    moments : Moments
+    k : int
+        Number of latents, 1 to n.
+    sigma2 : float, optional
+        A fixed noise variance. Without it, it is learned.
+    beta : float
+        Weight of the KL term, above 0.
+    seed : int
+        Of the random start.
+
+    Returns
+    -------
+    LinearVAE
+        Its columns lie along the principal directions, longest first.
+
+    Raises
+    ------
+    ValueError
+        When sigma2 is to be learned but the objective has no upper bound, or no best sigma2.
+    RuntimeError
+        When the objective still rises after `MAX_UPDATES` updates.
+    """
+    S, n = moments.covariance, moments.mean.size
+    k, beta = integer("k", k, 1, n), positive("beta", beta)
+    learn = sigma2 is None
+    spread = np.trace(S)
+    if learn:
+        rank = _rank(S)
+        if rank <= k and beta * rank <= n:
+            raise ValueError(
+                f"k = {k} leaves no residual variance (rank {rank} of n = {n}): no sigma2 is the best at "
+                f"beta = {beta}; expected a smaller k or a given sigma2"
+            )
+    s = 1e-8 * spread / n if learn else positive("sigma2", sigma2)
+    rng = np.random.default_rng(integer("seed", seed, 0, 2**63 - 1))
+    W = rng.standard_normal((n, k)) * np.sqrt(spread / (n * k))  # as much variance as the data
+    if learn:
+        # From next to no noise: a unit that collapses while sigma2 is still too large regrows from rounding.
+        _, W, s = _update(W, S @ W, spread, s, beta)
+    SW = S @ W
+    W_before, SW_before, s_before = W, SW, s
+    best, age, waited = -np.inf, 0, 0
+    for _ in range(MAX_UPDATES):
+        momentum = age / (age + 3)
+        Y, SY = W + momentum * (W - W_before), SW + momentum * (SW - SW_before)
+        y = s * (s / s_before) ** momentum
+        value, new_W, new_s = _update(Y, SY, spread, y, beta)
+        rounding = 1e-14 * (abs(value) + spread / y)  # of the value: smaller changes mean nothing
+        waited = 0 if value > best + rounding else waited + 1
+        if waited == PATIENCE:
+            break
+        W_before, SW_before, s_before = W, SW, s
+        if value < best - rounding:
+            age = 0
+        else:
+            best, age = max(value, best), age + 1
+            W, SW = new_W, S @ new_W
+            s = new_s if learn else s
+    else:
+        raise RuntimeError(f"the objective, {value:.10g} nats, still rises after {MAX_UPDATES} updates")
+    U, l, _ = np.linalg.svd(W, full_matrices=False)
+    V, D = optimal_encoder(U * l, s, beta)
+    return LinearVAE(U * l, V, D, moments.mean, s)
+
+
+def _update(W, SW, spread, sigma2, beta):
+    """One update of `fit`, from W (n, k), S W, the trace of S and sigma2.
+
+    Returns
+    -------
+    value : float
+        The beta-ELBO at W with the best unrestricted encoder.
+    W : (n, k) ndarray
+    sigma2 : float
+        The best for the new W and that encoder.
+    """
+    n, k = W.shape
+    theta = beta * sigma2
+    # With A A^T = M and Q = W A^-T the encoder is V = A^-T Q^T, and the average of q(z | x) over the data,
+    # the best prior for it, has the covariance A^-T (theta I + Q^T S Q) A^-1 = L L^T. The best W for this
+    # encoder is S V^T (L L^T)^-1; taking z back to N(0, I) multiplies it by L, and with F = A^T L, so that
+    # F F^T = theta I + Q^T S Q, what comes out is S Q F^-T.
+    A = cholesky(W.T @ W + theta * np.eye(k), lower=True)
+    Q = solve_triangular(A, W.T, lower=True).T
+    SQ = solve_triangular(A, SW.T, lower=True).T
+    QSQ = Q.T @ SQ
+    log_det = 2 * np.log(np.diag(A)).sum() - k * np.log(theta)
+    value = -(n * np.log(2 * np.pi * sigma2) + beta * log_det + (spread - np.trace(QSQ)) / sigma2) / 2
+    # F is made upper triangular, as A^T is: then L is I once W no longer moves, and the basis of z does not
+    # turn, which momentum would not survive.
+    F = cholesky((theta * np.eye(k) + (QSQ + QSQ.T) / 2)[::-1, ::-1], lower=True)[::-1, ::-1]
+    new_W = solve_triangular(F, SQ.T).T
+    return value, new_W, (spread - (new_W**2).sum()) / n
+
+
+def _rank(S):
+    """Numerical rank of the covariance (n, n), from its Cholesky factorisation with pivoting."""
+    tolerance = len(S) * np.finfo(float).eps * np.diag(S).max()
+    return int(dpstrf(S, tol=tolerance)[2]) if tolerance > 0 else 0

@@ -1,0 +1,140 @@
+"""What the eigenvalues of the covariance predict about the linear VAE at its optimum, in closed form.
+
+Serves chapter 07. Each function takes the eigenvalues lambda, descending, the noise variance and the weight
+`beta` of the KL term; only the product theta = beta sigma2 decides what collapses. Where a function takes k,
+the eigenvalues are all n of them; elsewhere any part of the spectrum will do, one latent for each. In nats,
+averaged over the data.
+"""
+
+import numpy as np
+from scipy.special import chdtri
+
+from helpers._validation import finite_array, integer, positive
+
+
+def _eigenvalues(values):
+    values = finite_array("eigenvalues", values, ("n",))
+    if values[-1] < 0 or (np.diff(values) > 0).any():
+        raise ValueError(f"eigenvalues is {values}; expected descending and none below 0")
+    return values
+
+
+def _theta(sigma2, beta):
+    return positive("beta", beta) * positive("sigma2", sigma2)
+
+
+def active(eigenvalues, sigma2, beta=1.0):
+    """Which units the optimum uses, (n,) bool: those with lambda > beta sigma2. The others collapse."""
+    return _eigenvalues(eigenvalues) > _theta(sigma2, beta)
+
+
+def encoder_variances(eigenvalues, sigma2, beta=1.0):
+    """D at the optimum, (n,): min(1, beta sigma2 / lambda). The encoder's mean has variance 1 - D."""
+    theta = _theta(sigma2, beta)
+    return theta / np.maximum(_eigenvalues(eigenvalues), theta)
+
+
+def kl(eigenvalues, sigma2, beta=1.0):
+    """Average KL(q(z_i | x) || p(z_i)) of each unit at the optimum, (n,).
+
+    Half of log(lambda / (beta sigma2)) where that is above 0, and 0 for the others. For Gaussian data it is
+    also the mutual information of x and z_i, as q(z_i | x) then averages to N(0, 1) exactly.
+    """
+    return -np.log(encoder_variances(eigenvalues, sigma2, beta)) / 2
+
+
+def distortion(eigenvalues, k, sigma2, beta=1.0):
+    """Expected squared error E|x - mu - W z|^2 at the optimum, a float.
+
+    Each of the k units leaves min(lambda, beta sigma2), each further eigenvalue all of itself: reverse
+    water-filling, the rate-distortion curve of a Gaussian cut off at k components, with `kl` the rate.
+    """
+    eigenvalues = _eigenvalues(eigenvalues)
+    k = integer("k", k, 1, eigenvalues.size)
+    return float(np.minimum(eigenvalues[:k], _theta(sigma2, beta)).sum() + eigenvalues[k:].sum())
+
+
+def elbo(eigenvalues, k, sigma2, beta=1.0, noise=None):
+    """The ELBO (with the KL weighed 1) of the optimum for `beta` and `sigma2`, a float.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+    k : int
+        Number of latents, 1 to n.
+    sigma2, beta : float
+        What W, V and D are optimal for.
+    noise : float, optional
+        The noise variance that the ELBO is evaluated at. By default `sigma2`.
+    """
+    noise = positive("sigma2" if noise is None else "noise", sigma2 if noise is None else noise)
+    error, rate = distortion(eigenvalues, k, sigma2, beta), kl(eigenvalues[:k], sigma2, beta).sum()
+    return float(-(len(eigenvalues) * np.log(2 * np.pi * noise) + error / noise) / 2 - rate)
+
+
+def learned_sigma2(eigenvalues, k, beta=1.0):
+    """The noise variance that is best together with W, V and D, a float; Eq. 7 at `beta` = 1.
+
+    It is the one root of sum_{i <= k} min(beta, lambda_i / s) + sum_{i > k} lambda_i / s = n. The left side
+    is the least of beta a + (sum_{i > a} lambda_i) / s over a = 0, ..., k units counted as active, so its
+    root is the least of the roots of these.
+
+    Raises
+    ------
+    ValueError
+        When no eigenvalue is left after k and the KL term is too weak to hold sigma2 above 0.
+    """
+    eigenvalues, beta = _eigenvalues(eigenvalues), positive("beta", beta)
+    n = eigenvalues.size
+    k = integer("k", k, 1, n)
+    rank = np.count_nonzero(eigenvalues)
+    if rank <= k and beta * rank <= n:
+        raise ValueError(
+            f"k = {k} leaves no residual variance (rank {rank} of n = {n}): no sigma2 is the best at "
+            f"beta = {beta}; expected a smaller k or a larger beta"
+        )
+    residual = np.append(eigenvalues[::-1].cumsum()[::-1], 0.0)[: k + 1]  # smallest first keeps their digits
+    free = n - beta * np.arange(k + 1)
+    return float((residual[free > 0] / free[free > 0]).min())
+
+
+def tuned_sigma2(eigenvalues, k, sigma2, beta=1.0):
+    """The noise variance that raises the ELBO most when W, V and D of the optimum stay (Table 1's tuning)."""
+    return distortion(eigenvalues, k, sigma2, beta) / len(eigenvalues)
+
+
+def epsilon_delta_threshold(eigenvalues, sigma2, beta=1.0, delta=0.01):
+    """The least epsilon at which each unit counts as (epsilon, delta)-collapsed, for Gaussian data, (n,).
+
+    The KL of one sample is (m^2 + D - 1 - log D) / 2 with the encoder's mean m ~ N(0, 1 - D), so its
+    1 - delta quantile comes from that of chi-squared with one degree of freedom.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+    sigma2, beta : float
+    delta : float
+        Between 0 and 1: the share of the samples that may exceed epsilon.
+    """
+    delta = positive("delta", delta)
+    if delta >= 1:
+        raise ValueError(f"delta is {delta}; expected a probability between 0 and 1")
+    D = encoder_variances(eigenvalues, sigma2, beta)
+    return ((1 - D) * (chdtri(1, delta) - 1) - np.log(D)) / 2
+
+
+def escape_rate(eigenvalues, sigma2, beta=1.0):
+    """Growth rates of W and V along each eigenvector from complete collapse, under gradient ascent, (n,).
+
+    At W = 0, V = 0, D = 1 the gradients linearise to w' = (lambda v - w) / sigma2 and
+    v' = lambda w / sigma2 - beta lambda v; this is the larger eigenvalue of that system. It is above 0
+    exactly when lambda > beta sigma2; `beta` may be 0.
+    """
+    eigenvalues, sigma2 = _eigenvalues(eigenvalues), positive("sigma2", sigma2)
+    beta = float(finite_array("beta", beta, ()))
+    if beta < 0:
+        raise ValueError(f"beta is {beta}; expected 0 or more")
+    decay_w, decay_v, drive = 1 / sigma2, beta * eigenvalues, eigenvalues / sigma2
+    root = np.hypot(decay_w - decay_v, 2 * drive)
+    # Twice the product of the eigenvalues over the smaller one: the difference root - (w + v) would cancel.
+    return 2 * (drive**2 - decay_w * decay_v) / (root + decay_w + decay_v)

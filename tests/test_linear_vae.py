@@ -1,0 +1,763 @@
+"""The linear VAE against autograd, finite differences, Monte Carlo and pPCA; and the paper's misprints."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import block_diag
+from scipy.optimize import minimize
+from scipy.stats import ortho_group
+
+from helpers import data, linear_vae, ppca, spectrum
+from helpers.linear_vae import LinearVAE, fit, optimal_encoder, posterior_gap, profile_elbo, profile_gradient
+from helpers.moments import Moments
+from helpers.ppca import PPCA
+
+seeds = st.integers(0, 2**31)
+noises = st.sampled_from([1e-10, 1e-3, 0.5, 2.0, 1e3, 1e10])
+
+
+def problem(seed=0, n=6, k=3, count=80):
+    """Correlated samples, their moments, and a generic linear VAE whose mu is not the mean."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, n)) @ rng.standard_normal((n, n)) + 2
+    W, V = rng.standard_normal((n, k)), rng.standard_normal((k, n)) / n
+    model = LinearVAE(W, V, rng.uniform(0.1, 2, k), rng.standard_normal(n), rng.uniform(0.2, 2))
+    return x, Moments.from_samples(x), model
+
+
+def with_eigenvalues(eigenvalues, seed=0):
+    Q = ortho_group(len(eigenvalues), seed=seed).rvs()
+    return Moments(np.arange(len(eigenvalues)), Q * np.asarray(eigenvalues, float) @ Q.T, 100)
+
+
+def best(moments, k, sigma2, beta=1.0):
+    """The linear VAE that the theory says is best: the top eigenvectors, scaled by (lambda - beta sigma2)_+."""
+    scales = np.sqrt(np.maximum(moments.eigenvalues[:k] - beta * sigma2, 0))
+    W = moments.eigenvectors[:, :k] * scales
+    return LinearVAE(W, *optimal_encoder(W, sigma2, beta), moments.mean, sigma2)
+
+
+def torch_terms(W, V, D, mu, sigma2, x):
+    """Eqs 15 and 16 sample by sample through torch.distributions, and what the encoder's variances add."""
+    q = torch.distributions.Normal((x - mu) @ V.T, D.sqrt().expand(len(x), -1))
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(torch.zeros_like(D), 1)).sum(1).mean()
+    noise = torch.distributions.Normal(q.mean @ W.T + mu, torch.sqrt(sigma2))
+    spread = (W**2 @ D).sum() / (2 * sigma2)
+    return kl, noise.log_prob(x).sum(1).mean() - spread
+
+
+def as_torch(model):
+    return [
+        torch.tensor(getattr(model, name), dtype=torch.float64, requires_grad=True)
+        for name in ("W", "V", "D", "mu", "sigma2")
+    ]
+
+
+def central_difference(f, at, step=1e-6):
+    """Derivative of a scalar function in every entry of an array."""
+    at = np.asarray(at, float)
+    out = np.empty(at.shape)
+    for index in np.ndindex(at.shape):
+        shift = np.zeros(at.shape)
+        shift[index] = step
+        out[index] = (f(at + shift) - f(at - shift)) / (2 * step)
+    return out
+
+
+# --- the two terms of the ELBO --------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 6))
+def test_terms_agree_with_torch_for_any_mu(seed, k):
+    x, moments, model = problem(seed, k=k)
+    kl, reconstruction = torch_terms(*as_torch(model), torch.tensor(x))
+    terms = model.terms(moments)
+    assert terms.kl == pytest.approx(kl.item(), rel=1e-9)
+    assert terms.reconstruction == pytest.approx(reconstruction.item(), rel=1e-9)
+
+
+def test_terms_agree_with_monte_carlo():
+    x, moments, model = problem()
+    rng = np.random.default_rng(1)
+    draws = 4000
+    z = (x - model.mu) @ model.V.T + np.sqrt(model.D) * rng.standard_normal((draws, len(x), 3))
+    squares = ((x - model.mu - z @ model.W.T) ** 2).sum(axis=2)
+    log_px = -squares / (2 * model.sigma2) - 3 * np.log(2 * np.pi * model.sigma2)
+    log_q = -(((z - (x - model.mu) @ model.V.T) ** 2 / model.D + np.log(2 * np.pi * model.D)).sum(axis=2)) / 2
+    log_prior = -((z**2 + np.log(2 * np.pi)).sum(axis=2)) / 2
+    for value, sampled in zip(model.terms(moments), (log_q - log_prior, log_px), strict=True):
+        per_draw = sampled.mean(axis=1)
+        assert abs(value - per_draw.mean()) < 5 * per_draw.std() / np.sqrt(draws)
+
+
+def test_terms_on_a_case_by_hand():
+    """n = k = 1 with unit variance: E(x - wz)^2 = (1 - wv)^2 + w^2 d."""
+    moments = Moments([3.0], [[1.0]], 10)
+    model = LinearVAE([[2.0]], [[0.25]], [0.5], [3.0], 0.8)
+    kl, reconstruction = model.terms(moments)
+    assert kl == pytest.approx((0.25**2 + 0.5 - 1 - np.log(0.5)) / 2)
+    assert reconstruction == pytest.approx(-((0.25 + 4 * 0.5) / 0.8 + np.log(2 * np.pi * 0.8)) / 2)
+    assert model.elbo(moments, 0.3) == pytest.approx(reconstruction - 0.3 * kl)
+
+
+def test_elbo_weighs_the_kl_term():
+    _, moments, model = problem()
+    kl, reconstruction = model.terms(moments)
+    assert model.elbo(moments) == reconstruction - kl
+    assert model.elbo(moments, 0) == reconstruction
+    assert model.elbo(moments, beta=2.5) == reconstruction - 2.5 * kl
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seeds, noises, st.integers(1, 6))
+def test_elbo_is_a_bound_that_the_best_encoder_misses_by_the_gap(seed, sigma2, k):
+    _, moments, model = problem(seed, k=k)
+    W, n = model.W, 6
+    log_p = PPCA(W, model.mu, sigma2).log_likelihood(moments)
+    other = LinearVAE(W, model.V, model.D, model.mu, sigma2)
+    tight = LinearVAE(W, *optimal_encoder(W, sigma2), model.mu, sigma2)
+    rounding = 1e-11 * (abs(log_p) + n)
+    assert other.elbo(moments) <= log_p + rounding
+    assert other.elbo(moments) <= tight.elbo(moments) + rounding
+    assert log_p - tight.elbo(moments) == pytest.approx(posterior_gap(W, sigma2), abs=rounding)
+    assert other.log_likelihood(moments) == log_p
+
+
+def test_bound_is_tight_if_and_only_if_the_columns_are_orthogonal():
+    _, moments, model = problem()
+    U, l, _ = np.linalg.svd(model.W, full_matrices=False)
+    for W, tight in ((U * l, True), (U * l * [1, -1, 0], True), (model.W, False)):
+        vae = LinearVAE(W, *optimal_encoder(W, 0.7), model.mu, 0.7)
+        gap = vae.log_likelihood(moments) - vae.elbo(moments)
+        assert (abs(gap) < 1e-11) == tight and (posterior_gap(W, 0.7) < 1e-25) == tight
+
+
+def test_below_one_beta_gives_more_than_the_elbo_and_can_exceed_the_likelihood():
+    """The paper calls it a loose lower bound on the ELBO: it is an upper one."""
+    _, moments, _ = problem()
+    vae = best(moments, 3, 0.5)
+    assert vae.elbo(moments, 0.5) > vae.log_likelihood(moments) > vae.elbo(moments) - 1e-9
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seeds, st.floats(0.05, 20))
+def test_beta_amounts_to_another_noise(seed, beta):
+    """L_beta(s) + c(s) = beta [ELBO(beta s) + c(beta s)] with c(s) = (n / 2) log 2 pi s."""
+    _, moments, model = problem(seed)
+    s = model.sigma2
+    other = LinearVAE(model.W, model.V, model.D, model.mu, beta * s)
+
+    def c(noise):
+        return 3 * np.log(2 * np.pi * noise)
+
+    right = beta * (other.elbo(moments) + c(beta * s))
+    assert model.elbo(moments, beta) + c(s) == pytest.approx(right, rel=1e-10)
+
+
+# --- Eq 13: what a rescaling of the latents leaves alone --------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seeds)
+def test_rescaled_latents_reconstruct_the_same_under_another_elbo(seed):
+    _, moments, model = problem(seed)
+    a = np.random.default_rng(seed).uniform(1.5, 3, 3) * [1, -1, 1]
+    scaled = LinearVAE(model.W * a, model.V / a[:, None], model.D / a**2, model.mu, model.sigma2)
+    np.testing.assert_allclose(scaled.W @ scaled.V, model.W @ model.V, rtol=1e-9, atol=1e-12)
+    before, after = model.terms(moments), scaled.terms(moments)
+    assert after.reconstruction == pytest.approx(before.reconstruction, rel=1e-10)
+    assert abs(after.kl - before.kl) > 1e-3
+
+
+def test_with_free_variances_only_signs_and_order_are_left_open():
+    moments = with_eigenvalues([6, 4, 2.5, 0.4, 0.3])
+    vae = best(moments, 3, 0.35)
+    for change in (np.diag([1.0, -1, 1]), np.eye(3)[[2, 0, 1]]):
+        same = LinearVAE(vae.W @ change, change.T @ vae.V, change.T**2 @ vae.D, vae.mu, vae.sigma2)
+        assert same.elbo(moments) == pytest.approx(vae.elbo(moments), abs=1e-12)
+    R = ortho_group(3, seed=0).rvs()
+    assert profile_elbo(vae.W @ R, moments, 0.35) < vae.elbo(moments) - 1e-2
+    a = np.array([1.2, 1, 1])
+    scaled = LinearVAE(vae.W * a, vae.V / a[:, None], vae.D / a**2, vae.mu, vae.sigma2)
+    assert scaled.elbo(moments) < vae.elbo(moments) - 1e-2
+
+
+def test_unit_variances_bring_no_unique_maximum():
+    """With D = I every rotation of the latents keeps the ELBO, and the maximum is lower than with D free."""
+    moments = with_eigenvalues([6, 4, 2.5, 0.4, 0.3])
+    _, _, model = problem(n=5, k=3)
+    R = ortho_group(3, seed=0).rvs()
+    before = LinearVAE(model.W, model.V, np.ones(3), model.mu, 0.35)
+    after = LinearVAE(model.W @ R, R.T @ model.V, np.ones(3), model.mu, 0.35)
+    assert after.elbo(moments) == pytest.approx(before.elbo(moments), rel=1e-12)
+
+    def negative(parameters):
+        W, V = parameters[:15].reshape(5, 3), parameters[15:].reshape(3, 5)
+        vae = LinearVAE(W, V, np.ones(3), moments.mean, 0.35)
+        gradients = vae.gradients(moments)
+        return -vae.elbo(moments), -np.concatenate([gradients.W.ravel(), gradients.V.ravel()])
+
+    starts = (np.random.default_rng(seed).standard_normal(30) for seed in range(4))
+    lowered = max(-minimize(negative, start, jac=True).fun for start in starts)
+    assert lowered < best(moments, 3, 0.35).elbo(moments) - 1
+
+
+# --- gradients ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 6), st.sampled_from([0.0, 0.3, 1.0, 4.0]))
+def test_gradients_agree_with_autograd(seed, k, beta):
+    x, moments, model = problem(seed, k=k)
+    parameters = as_torch(model)
+    kl, reconstruction = torch_terms(*parameters, torch.tensor(x))
+    (reconstruction - beta * kl).backward()
+    gradients = model.gradients(moments, beta)
+    for name, parameter in zip(("W", "V", "D", "mu", "sigma2"), parameters, strict=True):
+        if name != "mu":
+            expected = parameter.grad.numpy()
+            np.testing.assert_allclose(getattr(gradients, name), expected, atol=1e-9 * np.abs(expected).max() + 1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("name", ["W", "V", "D", "sigma2"])
+def test_gradients_agree_with_finite_differences(name, beta):
+    _, moments, model = problem()
+    given_ = {field: getattr(model, field) for field in ("W", "V", "D", "mu", "sigma2")}
+    expected = central_difference(lambda v: LinearVAE(**given_ | {name: v}).elbo(moments, beta), given_[name])
+    np.testing.assert_allclose(getattr(model.gradients(moments, beta), name), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
+def test_profile_gradient_agrees_with_finite_differences(beta):
+    _, moments, model = problem()
+    expected = central_difference(lambda W: profile_elbo(W, moments, 0.7, beta), model.W)
+    np.testing.assert_allclose(profile_gradient(model.W, moments, 0.7, beta), expected, rtol=1e-6, atol=1e-6)
+    vae = LinearVAE(model.W, *optimal_encoder(model.W, 0.7, beta), moments.mean, 0.7)
+    np.testing.assert_allclose(profile_gradient(model.W, moments, 0.7, beta), vae.gradients(moments, beta).W, atol=1e-9)
+
+
+def test_profile_elbo_is_the_likelihood_less_the_gap():
+    _, moments, model = problem()
+    log_p = PPCA(model.W, moments.mean, 0.7).log_likelihood(moments)
+    assert profile_elbo(model.W, moments, 0.7) == pytest.approx(log_p - posterior_gap(model.W, 0.7), abs=1e-10)
+
+
+# --- the best encoder and the gap ------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seeds, st.sampled_from([0.2, 1.0, 5.0]), st.integers(1, 6))
+def test_optimal_encoder_is_stationary_and_beats_its_neighbours(seed, beta, k):
+    _, moments, model = problem(seed, k=k)
+    V, D = optimal_encoder(model.W, model.sigma2, beta)
+    vae = LinearVAE(model.W, V, D, model.mu, model.sigma2)
+    gradients = vae.gradients(moments, beta)
+    size = np.abs(model.gradients(moments, beta).V).max()
+    assert np.abs(gradients.V).max() < 1e-9 * size and np.abs(gradients.D).max() < 1e-9 / D.min()
+    rng = np.random.default_rng(seed)
+    for step in (1e-3, 0.1, 1.0):
+        near_V = V + step * rng.standard_normal(V.shape)
+        near_D = D * np.exp(step * rng.standard_normal(k))
+        near = LinearVAE(model.W, near_V, near_D, model.mu, model.sigma2)
+        assert near.elbo(moments, beta) < vae.elbo(moments, beta)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 6))
+def test_optimal_encoder_has_the_mean_of_the_posterior_and_its_conditional_variances(seed, k):
+    x, _, model = problem(seed, k=k)
+    V, D = optimal_encoder(model.W, model.sigma2)
+    means, covariance = PPCA(model.W, model.mu, model.sigma2).posterior(x)
+    np.testing.assert_allclose((x - model.mu) @ V.T, means, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(D, 1 / np.diag(np.linalg.inv(covariance)), rtol=1e-8)
+
+
+def test_encoder_of_a_collapsed_decoder_is_the_prior():
+    for sigma2 in (1e-10, 1.0, 1e10):
+        V, D = optimal_encoder(np.zeros((4, 2)), sigma2)
+        assert (V == 0).all() and (D == 1).all()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seeds, st.integers(2, 6), st.floats(0.05, 50))
+def test_posterior_gap_is_the_kl_to_the_true_posterior(seed, k, sigma2):
+    x, _, model = problem(seed, k=k)
+    V, D = optimal_encoder(model.W, sigma2)
+    means, covariance = PPCA(model.W, model.mu, sigma2).posterior(x[:1])
+    normal = torch.distributions.MultivariateNormal
+    q = normal(torch.tensor(V @ (x[0] - model.mu)), torch.diag(torch.tensor(D)))
+    p = normal(torch.tensor(means[0]), torch.tensor(covariance))
+    expected = torch.distributions.kl_divergence(q, p).item()
+    assert posterior_gap(model.W, sigma2) == pytest.approx(expected, rel=1e-7, abs=1e-11)
+
+
+@pytest.mark.parametrize("sigma2", [1e-10, 1e-5, 1.0, 1e5, 1e10])
+def test_posterior_gap_keeps_its_digits_at_extreme_noise(sigma2):
+    """For two columns with the inner product m it is -log(1 - m^2 / (M_11 M_22)) / 2."""
+    orthogonal = np.array([[1.0, 2], [2, -1], [0, 0]])
+    assert 0 <= posterior_gap(orthogonal, sigma2) < 1e-30
+    assert posterior_gap(np.ones((3, 1)), sigma2) == 0 and posterior_gap(np.zeros((3, 2)), sigma2) == 0
+    W = np.array([[1.0, 0.6], [0, 0.8]])
+    expected = -np.log1p(-0.36 / (1 + sigma2) ** 2) / 2
+    assert posterior_gap(W, sigma2) == pytest.approx(expected, rel=1e-5)
+    # Parallel columns: 1 - m^2 / (M_11 M_22) = (2 + s) s / (1 + s)^2.
+    expected = -np.log((2 + sigma2) * sigma2 / (1 + sigma2) ** 2) / 2
+    assert posterior_gap(np.ones((1, 2)), sigma2) == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seeds, st.integers(2, 6))
+def test_rotations_move_the_gap_which_is_the_printed_difference_of_logarithms(seed, k):
+    _, _, model = problem(seed, k=k)
+    R = ortho_group(k, seed=seed).rvs()
+    M = model.W.T @ model.W + 0.7 * np.eye(k)
+    expected = (np.log(np.diag(R.T @ M @ R)).sum() - np.linalg.slogdet(M)[1]) / 2
+    assert posterior_gap(model.W @ R, 0.7) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    _, _, Rt = np.linalg.svd(model.W)
+    assert posterior_gap(model.W @ Rt.T, 0.7) < 1e-12
+
+
+# --- Theorem 1 ------------------------------------------------------------------------------------------------
+
+
+def non_orthogonal_stationary_point(full=True):
+    """W whose M = W^T W + s I has the equal diagonal of a 2 x 2 block with K_i = sqrt(a lambda_i) (theory)."""
+    lam, s = np.array([9.0, 4.0]), 0.4
+    a = np.sqrt(lam).mean() ** 2
+    root = np.sqrt(np.sqrt(a * lam) - s)
+    turn = np.array([[1.0, 1], [-1, 1]]) / np.sqrt(2)
+    block = np.diag(root) @ turn
+    if not full:
+        return block, Moments(np.zeros(2), np.diag(lam), 10), s
+    W = block_diag(block, [[np.sqrt(30 - s)]])
+    return W, Moments(np.zeros(3), np.diag([9.0, 4, 30]), 10), s
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_stationary_point_without_orthogonal_columns_is_a_saddle(full):
+    W, moments, s = non_orthogonal_stationary_point(full)
+    assert np.abs(profile_gradient(W, moments, s)).max() < 1e-12
+    assert np.abs(ppca.gradient(PPCA(W, moments.mean, s), moments)).max() > 1e-2
+    M = W.T @ W + s * np.eye(W.shape[1])
+    m, a = M[0, 1], M[0, 0]
+    assert M[1, 1] == pytest.approx(a) and posterior_gap(W, s) > 0.01
+    previous = profile_elbo(W, moments, s)
+    for t in np.linspace(0, np.pi / 4, 10)[1:]:
+        G = np.eye(len(M))
+        G[:2, :2] = [[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]
+        value = profile_elbo(W @ G, moments, s)
+        gain = np.log(1 - (m / a) ** 2 * np.sin(2 * t) ** 2) / -2
+        assert value > previous
+        assert value - profile_elbo(W, moments, s) == pytest.approx(gain, abs=1e-12)
+        previous = value
+
+
+# --- the paper's misprints: the printed form fails, the corrected one holds -------------------------------------
+
+
+def test_erratum_17_quadratic_term_of_z():
+    """Printed: -W^T W z, a vector; meant: -z^T W^T W z."""
+    x, _, model = problem()
+    z, y = np.random.default_rng(1).standard_normal(3), x[0] - model.mu
+    exact = -((y - model.W @ z) ** 2).sum()
+    rest = 2 * y @ model.W @ z - y @ y
+    printed = -model.W.T @ model.W @ z
+    assert printed.shape == (3,) and not np.isclose(printed.sum() + rest, exact)
+    assert -z @ model.W.T @ model.W @ z + rest == pytest.approx(exact)
+
+
+def test_erratum_18_19_the_bracket():
+    """Printed with the bracket closed after the first two terms; all four are over 2 sigma^2."""
+    _, moments, model = problem()
+    deviation = moments.mean - model.mu
+    G = moments.covariance + np.outer(deviation, deviation)
+    W, V, s = model.W, model.V, model.sigma2
+    first = -np.trace(W * model.D @ W.T) - np.trace(V.T @ W.T @ W @ V @ G)
+    second = 2 * np.trace(W @ V @ G) - np.trace(G)
+    constant = -3 * np.log(2 * np.pi * s)
+    value = model.terms(moments).reconstruction
+    assert (first + second) / (2 * s) + constant == pytest.approx(value, rel=1e-10)
+    assert abs(first / (2 * s) + second + constant - value) > 0.1
+
+
+def test_erratum_21_the_encoder_is_free_where_the_data_have_no_variance():
+    moments = with_eigenvalues([4, 2, 1, 0, 0])
+    _, _, model = problem(n=5, k=2)
+    V, D = optimal_encoder(model.W, 0.5)
+    free = np.random.default_rng(0).standard_normal((2, 2)) @ moments.eigenvectors[:, 3:].T
+    one, other = (LinearVAE(model.W, each, D, moments.mean, 0.5) for each in (V, V + free))
+    assert other.elbo(moments) == pytest.approx(one.elbo(moments), rel=1e-12)
+    assert np.abs(other.gradients(moments).V).max() < 1e-12
+
+
+def test_erratum_22_the_order_of_a_product():
+    """Printed: D W, which has no shape unless n = k; meant: W D."""
+    _, moments, model = problem(n=4, k=4)
+    deviation = moments.mean - model.mu
+    G = moments.covariance + np.outer(deviation, deviation)
+    W, V, D = model.W, model.V, np.diag(model.D)
+    exact = central_difference(lambda W: LinearVAE(W, V, model.D, model.mu, model.sigma2).elbo(moments), model.W)
+    common = G @ V.T - W @ V @ G @ V.T
+    np.testing.assert_allclose((common - W @ D) / model.sigma2, exact, rtol=1e-5, atol=1e-6)
+    assert np.abs((common - D @ W) / model.sigma2 - exact).max() > 0.1
+
+
+def test_erratum_after_22_the_noise_that_is_best():
+    _, moments, model = problem()
+    s, n = model.sigma2, 6
+    error = 2 * s * (-model.terms(moments).reconstruction - n / 2 * np.log(2 * np.pi * s))
+    at_best = LinearVAE(model.W, model.V, model.D, model.mu, error / n)
+    assert abs(at_best.gradients(moments).sigma2) < 1e-12 < abs(model.gradients(moments).sigma2)
+
+
+def test_erratum_24_the_trace_is_of_m_with_the_other_m():
+    """Printed: tr(M M^-1), equal to q whatever D is; meant: tr(M Mt^-1), equal to q because Mt is M's diagonal."""
+    _, _, model = problem()
+    s = model.sigma2
+    M = model.W.T @ model.W + s * np.eye(3)
+    for D in (s / np.diag(M), model.D):
+        exact = torch.distributions.kl_divergence(
+            torch.distributions.MultivariateNormal(torch.zeros(3).double(), torch.diag(torch.tensor(D))),
+            torch.distributions.MultivariateNormal(torch.zeros(3).double(), torch.tensor(s * np.linalg.inv(M))),
+        ).item()
+        Mt_inverse = np.diag(D) / s  # what (24) writes for D, with its D put in
+        log_ratio = np.linalg.slogdet(M)[1] + np.linalg.slogdet(Mt_inverse)[1]
+        assert (np.trace(M @ Mt_inverse) - 3 - log_ratio) / 2 == pytest.approx(exact, rel=1e-9)
+        printed = (np.trace(M @ np.linalg.inv(M)) - 3 - log_ratio) / 2
+        assert np.isclose(printed, exact) == (D is not model.D)
+
+
+# --- the fit --------------------------------------------------------------------------------------------------
+
+
+def aligned(vae, moments):
+    """|cos| of each column with its eigenvector, where the eigenvalue stands clear of its neighbours."""
+    lam = moments.eigenvalues
+    k = vae.W.shape[1]
+    spacing = np.abs(np.diff(lam)) / np.maximum(lam[:-1], 1e-300)
+    clear = np.minimum(np.append(np.inf, spacing), np.append(spacing, np.inf))[:k] > 1e-3
+    norms = np.linalg.norm(vae.W, axis=0)
+    cosines = np.abs((vae.W * moments.eigenvectors[:, :k]).sum(axis=0)) / np.maximum(norms, 1e-300)
+    return cosines[clear & (norms > 1e-3 * norms.max())]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Moments.from_samples(data.digits())
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, 40, 60])
+def test_fit_reaches_the_maximum_likelihood_on_digits(digits, k):
+    for seed in range(2):
+        vae = fit(digits, k, seed=seed)
+        assert vae.elbo(digits) == pytest.approx(ppca.max_log_likelihood(digits)[k - 1], abs=1e-9)
+        assert vae.sigma2 == pytest.approx(ppca.fit(digits, k).sigma2, rel=1e-6)
+        assert aligned(vae, digits).min() > 0.999999
+        assert (np.diff((vae.W**2).sum(axis=0)) < 1e-9).all()
+
+
+@pytest.mark.parametrize("sigma2", [1e-10, 1e-3, 0.3, 1e3, 1e10])
+@pytest.mark.parametrize("k", [1, 8, 63, 64])
+def test_fit_at_a_fixed_noise_on_digits(digits, k, sigma2):
+    expected = ppca.fit(digits, k, sigma2).log_likelihood(digits)
+    vae = fit(digits, k, sigma2)
+    resolution = 1e-9 + 1e-13 * np.trace(digits.covariance) / sigma2
+    assert vae.sigma2 == sigma2 and vae.elbo(digits) == pytest.approx(expected, abs=resolution)
+    assert vae.log_likelihood(digits) - vae.elbo(digits) < resolution
+
+
+@pytest.mark.parametrize("beta", [0.2, 1.0, 3.0, 30.0])
+@pytest.mark.parametrize("sigma2", [None, 0.05, 1.0])
+def test_fit_at_any_beta_ends_where_the_spectrum_predicts(beta, sigma2):
+    moments, k = with_eigenvalues([6, 5, 3, 2.5, 1, 0.7, 0.5, 0.3]), 5
+    vae = fit(moments, k, sigma2, beta)
+    s = spectrum.learned_sigma2(moments.eigenvalues, k, beta) if sigma2 is None else sigma2
+    lengths = np.maximum(moments.eigenvalues[:k] - beta * s, 0)
+    assert vae.sigma2 == pytest.approx(s, rel=1e-7)
+    np.testing.assert_allclose((vae.W**2).sum(axis=0), lengths, atol=1e-5)
+    np.testing.assert_allclose(vae.D, spectrum.encoder_variances(moments.eigenvalues[:k], s, beta), atol=1e-5)
+    assert vae.elbo(moments, beta) == pytest.approx(best(moments, k, s, beta).elbo(moments, beta), abs=1e-9)
+    assert vae.elbo(moments) == pytest.approx(spectrum.elbo(moments.eigenvalues, k, s, beta), abs=1e-5)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 5), st.sampled_from([None, 0.05, 1.0, 20.0]))
+def test_fit_is_the_best_and_every_start_agrees(seed, k, sigma2):
+    _, moments, _ = problem(seed)
+    expected = ppca.fit(moments, k, sigma2).log_likelihood(moments)
+    for start in range(2):
+        assert fit(moments, k, sigma2, seed=start).elbo(moments) == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "k", "sigma2"),
+    [
+        ([4, 4, 4, 2, 2, 1], 2, None),  # the cut runs through a tie
+        ([4, 4, 4, 2, 2, 1], 4, 0.5),
+        ([1, 1, 1, 1], 2, None),  # white: complete collapse is the answer even with learned noise
+        ([1, 1, 1, 1], 4, 1.0),  # and every unit is critical here
+        ([5, 3, 2, 1, 0, 0], 3, None),  # rank-deficient
+        ([5, 3, 2, 1, 0, 0], 6, 0.5),
+        ([5, 3, 2, 1, 0, 0], 6, 1e-10),
+        ([3, 2, 1], 2, 3.0),  # sigma2 at and above the largest eigenvalue
+        ([3, 2, 1], 3, 1e3),
+        ([1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9], 9, None),
+        ([3, 2.0002, 2, 1.9998, 1], 3, None),  # neighbours within 1e-4
+        ([0, 0, 0], 2, 0.1),  # one sample
+        ([2.0], 1, 0.5),
+    ],
+)
+def test_fit_on_degenerate_spectra(eigenvalues, k, sigma2):
+    moments = with_eigenvalues(eigenvalues)
+    vae, expected = fit(moments, k, sigma2), ppca.fit(moments, k, sigma2).log_likelihood(moments)
+    resolution = 1e-8 + 1e-13 * np.trace(moments.covariance) / vae.sigma2
+    assert vae.elbo(moments) == pytest.approx(expected, abs=resolution)
+    assert np.isfinite(vae.W).all() and vae.mu is not moments.mean and (vae.mu == moments.mean).all()
+
+
+def test_units_collapse_above_their_eigenvalue():
+    moments = with_eigenvalues([6, 4, 2, 0.5])
+    for sigma2, used in ((5.0, 1), (3.0, 2), (7.0, 0)):
+        lengths = (fit(moments, 3, sigma2).W ** 2).sum(axis=0)
+        assert (lengths > 1e-6).sum() == used
+
+
+def test_fit_never_decomposes_the_covariance(monkeypatch, digits):
+    moments = Moments(digits.mean, digits.covariance, digits.count)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the covariance was decomposed")
+
+    for name in ("eigenvalues", "eigenvectors", "_eigenpairs"):
+        monkeypatch.setattr(Moments, name, property(refuse))
+    for name in ("eig", "eigh", "eigvals", "eigvalsh"):
+        monkeypatch.setattr(np.linalg, name, refuse)
+    svd = np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda a, **kwargs: refuse() if a.shape == (64, 64) else svd(a, **kwargs))
+    fit(moments, 10)
+
+
+def test_every_update_of_the_fit_ascends():
+    """Without momentum the objective never falls, at any beta; its last value is the ELBO of the fit."""
+    _, moments, _ = problem()
+    S, spread = moments.covariance, np.trace(moments.covariance)
+    for beta in (0.3, 1.0, 3.0):
+        W, s, values = np.random.default_rng(0).standard_normal((6, 3)), 5.0, []
+        for _ in range(300):
+            value, W, s = linear_vae._update(W, S @ W, spread, s, beta)
+            values.append(value)
+        assert (np.diff(values) > -1e-12 * abs(value)).all() and values[-1] > values[0] + 0.1
+        assert values[-1] == pytest.approx(fit(moments, 3, None, beta).elbo(moments, beta), abs=1e-5)
+
+
+def test_the_objective_of_an_update_is_the_likelihood():
+    _, moments, model = problem()
+    S = moments.covariance
+    value, W, s = linear_vae._update(model.W, S @ model.W, np.trace(S), 0.7, 1.0)
+    assert value == pytest.approx(PPCA(model.W, moments.mean, 0.7).log_likelihood(moments), rel=1e-12)
+    assert PPCA(W, moments.mean, s).log_likelihood(moments) > value
+
+
+def test_same_seed_same_fit(digits):
+    one, two, other = (fit(digits, 4, seed=seed).W for seed in (1, 1, 2))
+    assert (one == two).all() and not (one == other).all()
+
+
+def test_giving_up_is_said_aloud(monkeypatch, digits):
+    monkeypatch.setattr(linear_vae, "MAX_UPDATES", 5)
+    with pytest.raises(RuntimeError, match="still rises after 5 updates"):
+        fit(digits, 4)
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "k", "beta"),
+    [
+        ([4, 2, 1, 0, 0], 3, 1.0),
+        ([4, 2, 1, 0, 0], 5, 1.5),
+        ([4, 2, 1], 3, 1.0),  # no residual, and no best sigma2
+        ([4, 2, 1], 3, 0.5),
+        ([0, 0, 0], 1, 1.0),
+    ],
+)
+def test_unbounded_objectives_are_refused(eigenvalues, k, beta):
+    with pytest.raises(ValueError, match="leaves no residual variance"):
+        fit(with_eigenvalues(eigenvalues), k, beta=beta)
+    with pytest.raises(ValueError, match="leaves no residual variance"):
+        spectrum.learned_sigma2(eigenvalues, k, beta)
+
+
+def test_a_strong_kl_term_bounds_the_noise_of_data_without_residual():
+    moments = with_eigenvalues([4, 2, 1, 0, 0])
+    s = spectrum.learned_sigma2(moments.eigenvalues, 4, 1.8)
+    assert fit(moments, 4, beta=1.8).sigma2 == pytest.approx(s, rel=1e-7)
+
+
+def test_mnist():
+    moments, k = data.mnist_moments(), 10
+    vae = fit(moments, k)
+    assert vae.elbo(moments) == pytest.approx(ppca.max_log_likelihood(moments)[k - 1], abs=1e-7)
+    assert aligned(vae, moments).min() > 0.99999
+    assert linear_vae._rank(moments.covariance) == 712
+
+
+# --- what the spectrum predicts -------------------------------------------------------------------------------
+
+LAM = np.array([6, 4, 2.5, 1, 0.4, 0.1])
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
+def test_spectrum_describes_the_optimum(beta):
+    moments, k, s = with_eigenvalues(LAM), 4, 0.5
+    vae = best(moments, k, s, beta)
+    kl, reconstruction = vae.terms(moments)
+    error = -2 * s * reconstruction - s * 6 * np.log(2 * np.pi * s)
+    np.testing.assert_allclose(vae.D, spectrum.encoder_variances(LAM[:k], s, beta), rtol=1e-9)
+    assert kl == pytest.approx(spectrum.kl(LAM[:k], s, beta).sum(), abs=1e-10)
+    assert error == pytest.approx(spectrum.distortion(LAM, k, s, beta), rel=1e-9)
+    assert vae.elbo(moments) == pytest.approx(spectrum.elbo(LAM, k, s, beta), rel=1e-10)
+    variance = np.diag(vae.V @ moments.covariance @ vae.V.T)
+    np.testing.assert_allclose(variance + vae.D, 1, rtol=1e-9)
+    assert (spectrum.active(LAM[:k], s, beta) == (variance > 1e-9)).all()
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0, 100.0])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_learned_sigma2_is_the_root_and_the_maximum(k, beta):
+    s = spectrum.learned_sigma2(LAM, k, beta)
+    assert np.minimum(beta, LAM[:k] / s).sum() + LAM[k:].sum() / s == pytest.approx(6)
+
+    def objective(noise):
+        kl = spectrum.kl(LAM[:k], noise, beta).sum()
+        return spectrum.elbo(LAM, k, noise, beta) + (1 - beta) * kl
+
+    grid = s * np.exp(np.linspace(-3, 3, 601))
+    assert objective(s) >= max(objective(noise) for noise in grid) - 1e-12
+    if beta == 1:
+        assert s == pytest.approx(ppca.fit(with_eigenvalues(LAM), k).sigma2)
+
+
+def test_tuned_noise_is_the_best_for_the_model_as_it_stands():
+    k, s, beta = 4, 0.05, 2.0
+    tuned = spectrum.tuned_sigma2(LAM, k, s, beta)
+    value = spectrum.elbo(LAM, k, s, beta, noise=tuned)
+    others = [spectrum.elbo(LAM, k, s, beta, noise=tuned * f) for f in np.exp(np.linspace(-2, 2, 81))]
+    assert value == pytest.approx(max(others), abs=1e-12) and value > spectrum.elbo(LAM, k, s, beta)
+    active = spectrum.active(LAM[:k], s, beta)
+    closed = -3 * (np.log(2 * np.pi * tuned) + 1) - np.log(LAM[:k][active] / (beta * s)).sum() / 2
+    assert value == pytest.approx(closed, rel=1e-12)
+    model = best(with_eigenvalues(LAM), k, s, beta)
+    moved = LinearVAE(model.W, model.V, model.D, model.mu, tuned)
+    assert abs(moved.gradients(with_eigenvalues(LAM)).sigma2) < 1e-8
+
+
+def test_epsilon_delta_threshold_agrees_with_simulated_encoders():
+    s, beta, delta = 0.5, 1.5, 0.05
+    D = spectrum.encoder_variances(LAM, s, beta)
+    m = np.sqrt(1 - D) * np.random.default_rng(0).standard_normal((400_000, 6))
+    expected = np.quantile((m**2 + D - 1 - np.log(D)) / 2, 1 - delta, axis=0)
+    threshold = spectrum.epsilon_delta_threshold(LAM, s, beta, delta)
+    np.testing.assert_allclose(threshold, expected, rtol=0.02, atol=1e-12)
+    assert (threshold[LAM <= s * beta] == 0).all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 3.0])
+def test_escape_rates_are_those_of_gradient_ascent(beta):
+    """Against the eigenvalues of the gradients' Jacobian at complete collapse, by finite differences."""
+    moments, s = with_eigenvalues(LAM[:3]), 1.2
+
+    def flow(parameters):
+        vae = LinearVAE(parameters[:3, None], parameters[None, 3:], [1.0], moments.mean, s)
+        gradients = vae.gradients(moments, beta)
+        return np.concatenate([gradients.W.ravel(), gradients.V.ravel()])
+
+    jacobian = np.stack([(flow(1e-6 * e) - flow(-1e-6 * e)) / 2e-6 for e in np.eye(6)])
+    expected = np.sort(np.linalg.eigvalsh((jacobian + jacobian.T) / 2))[::-1][:3]
+    rates = spectrum.escape_rate(LAM[:3], s, beta)
+    np.testing.assert_allclose(np.sort(rates)[::-1], expected, rtol=1e-6, atol=1e-7)
+    assert ((rates > 0) == (LAM[:3] > beta * s)).all()
+
+
+# --- input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"W": np.ones(6)}, "W has shape"),
+        ({"W": np.ones((2, 3)), "mu": np.zeros(2)}, "expected .n, k. with k at most n"),
+        ({"W": np.full((6, 3), np.nan)}, "W contains NaN"),
+        ({"V": np.ones((6, 3))}, r"V has shape \(6, 3\); expected \(3, 6\)"),
+        ({"V": np.full((3, 6), np.inf)}, "V contains NaN or infinity"),
+        ({"D": np.ones((3, 3))}, r"D has shape \(3, 3\); expected \(3,\)"),
+        ({"D": [1, 0, 1]}, "D has the entry 0.0; expected variances above 0"),
+        ({"D": [1, -1, 1]}, "D has the entry -1.0"),
+        ({"mu": np.zeros(5)}, "mu has shape"),
+        ({"sigma2": 0}, "sigma2 is 0.0"),
+        ({"sigma2": "much"}, "sigma2 is 'much'"),
+    ],
+)
+def test_bad_models(change, message):
+    good = {"W": np.ones((6, 3)), "V": np.ones((3, 6)), "D": np.ones(3), "mu": np.zeros(6), "sigma2": 1.0}
+    with pytest.raises(ValueError, match=message):
+        LinearVAE(**good | change)
+
+
+def test_bad_arguments():
+    _, moments, model = problem()
+    other = Moments([0.0, 0.0], np.eye(2), 5)
+    W = model.W
+    cases = [
+        (lambda: model.terms(other), "moments has n = 2; expected n = 6"),
+        (lambda: model.elbo(other), "moments has n = 2"),
+        (lambda: model.gradients(other), "moments has n = 2"),
+        (lambda: model.log_likelihood(other), "moments has n = 2"),
+        (lambda: model.elbo(moments, -1), "beta is -1.0; expected 0 or more"),
+        (lambda: model.elbo(moments, np.nan), "beta contains NaN"),
+        (lambda: model.gradients(moments, -0.1), "beta is -0.1"),
+        (lambda: optimal_encoder(W[0], 1.0), "W has shape"),
+        (lambda: optimal_encoder(W, 0.0), "sigma2 is 0.0"),
+        (lambda: optimal_encoder(W, 1.0, 0), "beta is 0.0; expected a number above 0"),
+        (lambda: posterior_gap(W * np.nan, 1.0), "W contains NaN"),
+        (lambda: posterior_gap(W, -1.0), "sigma2 is -1.0"),
+        (lambda: profile_elbo(W[:4], moments, 1.0), r"W has shape \(4, 3\); expected \(6, k\)"),
+        (lambda: profile_elbo(W, moments, 0.0), "sigma2 is 0.0"),
+        (lambda: profile_gradient(W[:4], moments, 1.0), "W has shape"),
+        (lambda: profile_gradient(W, moments, 1.0, 0.0), "beta is 0.0"),
+        (lambda: fit(moments, 0), "k is 0; expected an integer from 1 to 6"),
+        (lambda: fit(moments, 7), "k is 7"),
+        (lambda: fit(moments, 2.0), "k is 2.0"),
+        (lambda: fit(moments, 2, sigma2=-1), "sigma2 is -1.0"),
+        (lambda: fit(moments, 2, beta=0), "beta is 0.0"),
+        (lambda: fit(moments, 2, seed=-1), "seed is -1"),
+        (lambda: spectrum.active([1, 2], 1.0), "eigenvalues is .* expected descending and none below 0"),
+        (lambda: spectrum.kl([2, -1], 1.0), "expected descending and none below 0"),
+        (lambda: spectrum.kl([[1]], 1.0), "eigenvalues has shape"),
+        (lambda: spectrum.encoder_variances(LAM, 0), "sigma2 is 0.0"),
+        (lambda: spectrum.distortion(LAM, 7, 1.0), "k is 7"),
+        (lambda: spectrum.elbo(LAM, 2, 1.0, noise=0), "noise is 0.0"),
+        (lambda: spectrum.elbo(LAM, 2, -1.0), "sigma2 is -1.0"),
+        (lambda: spectrum.learned_sigma2(LAM, 2, 0), "beta is 0.0"),
+        (lambda: spectrum.tuned_sigma2(LAM, 0, 1.0), "k is 0"),
+        (lambda: spectrum.epsilon_delta_threshold(LAM, 1.0, delta=0), "delta is 0.0"),
+        (lambda: spectrum.epsilon_delta_threshold(LAM, 1.0, delta=1), "delta is 1.0"),
+        (lambda: spectrum.escape_rate(LAM, 1.0, -1), "beta is -1.0"),
+    ]
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_float32_and_integers_are_taken_in():
+    W, V = np.array([[1, 2], [0, 1], [1, 1]]), np.array([[1, 0, 1], [0, 1, 0]])
+    moments = Moments(np.zeros(3, int), np.eye(3, dtype=int), 4)
+    ints = LinearVAE(W, V, [1, 2], [0, 0, 0], 1)
+    floats = LinearVAE(*(a.astype(np.float32) for a in (W, V)), np.float32([1, 2]), np.zeros(3), np.float32(1))
+    assert ints.elbo(moments) == floats.elbo(moments) and isinstance(ints.sigma2, float)
+    assert all(getattr(ints, name).dtype == np.float64 for name in ("W", "V", "D", "mu"))
+    assert posterior_gap(W.astype(np.float32), 1) == posterior_gap(W, 1.0)
+    W[0, 0] = 9
+    assert ints.W[0, 0] == 1  # a copy
