@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from helpers import plots, ppca
+from helpers import plots, ppca, spectrum
 from helpers.moments import Moments
 
 EIGENVALUES = np.array([5.0, 3.8, 3.2, 2.8, 2.6, 2.3, 1.7, 1.5, 0.4, 0.2])
@@ -133,3 +133,54 @@ def test_explorer_says_what_the_package_computes(moments, tmp_path, sigma2, esca
     if in_plane != "maximum":
         assert abs(float(re.search(r"rises ([\d.]+) nats", said).group(1)) - gain) < 6e-4
     assert f'aria-valuetext="sigma squared {sigma2:.2f}: {in_plane}' in dom
+
+
+def test_spectrum_explorer_is_small_self_contained_and_labelled(moments):
+    page = plots.spectrum_explorer(moments, 6).data
+    assert 2_000 < len(page.encode()) < 20_000
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|<link|<img|src=|\bid=", page)
+    assert not re.search(r"__[A-Z0-9]+__", page)
+    assert page.count('type="range"') == 2 and page.count("<label>") == 2
+    assert "aria-live" in page and "background: #fff" in page
+    numbers = json.loads(re.search(r"data-numbers='(.*?)'", page).group(1))
+    assert numbers == {"eigenvalues": list(EIGENVALUES[:8]), "k": 6, "n": 10, "rest": 0.6}
+    assert page == plots.spectrum_explorer(moments, 6).data
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"k": 0}, {"k": 11}, {"sigma2": 0.0}, {"sigma2": 1e-5}, {"sigma2": 100.0}, {"beta": 0.001}, {"beta": np.nan}],
+)
+def test_spectrum_explorer_rejects(moments, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        plots.spectrum_explorer(moments, **{"k": 6, **options})
+
+
+def test_spectrum_explorer_needs_variance():
+    with pytest.raises(ValueError, match="largest eigenvalue"):
+        plots.spectrum_explorer(Moments(np.zeros(3), np.zeros((3, 3)), 10), 1)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser")
+@pytest.mark.parametrize(("log_sigma2", "log_beta"), [(-1.0, 0.0), (0.0, 0.5), (-2.0, -1.0), (0.3, 0.6), (0.0, -0.4)])
+def test_spectrum_explorer_says_what_the_package_computes(moments, tmp_path, log_sigma2, log_beta):
+    sigma2, beta, k = 10**log_sigma2, 10**log_beta, 6
+    alive = int(spectrum.active(EIGENVALUES[:k], sigma2, beta).sum())
+    rate, lost = spectrum.kl(EIGENVALUES[:k], sigma2, beta).sum(), spectrum.distortion(EIGENVALUES, k, sigma2, beta)
+    move = "const i = document.querySelectorAll('input');"
+    move += f"i[0].value = {log_sigma2}; i[1].value = {log_beta}; i[1].dispatchEvent(new Event('input'));"
+    errors = "<script>window.onerror = e => document.title = e;</script>"
+    page = tmp_path / "page.html"
+    html = plots.spectrum_explorer(moments, k).data
+    page.write_text(f"<!doctype html><meta charset='utf-8'>{errors}{html}<script>{move}</script>", encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    dom = subprocess.run([CHROMIUM, *flags, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    assert "<title>" not in dom  # an error would have written one
+    said = re.search(r"<output[^>]*>(.*?)</output>", dom).group(1)
+    assert f": {alive} of {k} latents survive" in said
+    assert f"KL {rate:.1f} nats, distortion {lost:.2f}," in said
+    learned = spectrum.learned_sigma2(EIGENVALUES, k, beta)
+    assert f"would {'fall' if learned < sigma2 else 'rise'}." in said
+    assert f'aria-valuetext="beta {beta:.3g}: {alive} of {k} latents survive"' in dom
+    assert "NaN" not in dom and "undefined" not in dom

@@ -1,0 +1,1677 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_markers: r"""
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+r"""
+# The ELBO, term by term
+
+What a linear VAE maximises is a difference of two terms, and both have a closed form. This chapter derives
+them (Equations 14 to 19 of the paper), differentiates them (Equations 20 to 22), and solves for the best
+encoder. On the way it supplies the equations for $\sigma^2$ and $\mu$, which the paper announces and leaves
+out, and shows what becomes of an encoder with a diagonal covariance when the decoder's columns are not
+orthogonal: its mean is right all the same, and its variances are too small.
+
+**You need**: [Eq. 4](00_preliminaries.ipynb#equation-4), the ELBO; [Eq. 6](01_ppca.ipynb#equation-6), the
+true posterior; and [Eq. 9](03_linear_vae.ipynb#equation-9), the linear VAE. **Time to run**: under 15 seconds
+on a laptop; no GPU needed.
+
+Run it in Colab: not yet, since the book has no public address; [how to give it one](../book/reproduce.md).
+"""
+
+# %%
+# Where the book's package is missing, as in a fresh Colab, fetch it. What is installed already stays as it is.
+import importlib.util
+import os
+import subprocess
+import sys
+
+repository = os.environ.get("BOOK_REPOSITORY", "")
+if importlib.util.find_spec("helpers") is None:
+    if not repository:
+        raise ModuleNotFoundError(
+            "This notebook needs the book's package `helpers`. In a clone of the book, run `pip install .`; "
+            "elsewhere, set the environment variable BOOK_REPOSITORY to the address of the book's git repository."
+        )
+    address = repository if repository.startswith("git+") else f"git+{repository}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", address], check=True)
+
+# %% tags=["parameters"]
+profile = "quick"
+
+# %%
+import numpy as np
+import sympy as sp
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm
+from torch.distributions import Normal, kl_divergence
+
+from helpers import data, linear_vae, plots, ppca
+from helpers.ledger import Ledger
+from helpers.linear_vae import LinearVAE, optimal_encoder, posterior_gap, profile_elbo
+from helpers.moments import Moments
+
+ledger = Ledger("04_elbo")
+
+# %% [markdown]
+r"""
+The chapter is the same in every profile: its largest input is the covariance of MNIST, which travels with the
+package.
+
+## What we work with
+
+The linear VAE, [Eq. 9](03_linear_vae.ipynb#equation-9), has a linear decoder and a linear encoder,
+
+$$ p(z) = \mathcal N(0, I_k), \qquad p(x \mid z) = \mathcal N(Wz + \mu,\; s I_n), \qquad
+q(z \mid x) = \mathcal N\big( V(x - \mu),\; D \big), $$
+
+with $W$ of size $n \times k$, $V$ of size $k \times n$, $D$ diagonal with $k$ positive variances
+$D_1, \dots, D_k$ that are the same for every $x$, and $s = \sigma^2 > 0$. Throughout the chapter
+$y = x - \mu$ ($n$ entries) and $m = V y$ ($k$ entries, the mean of $q$). The paper changes letters in its
+Appendix C, from which all of this comes: its $d$ is our $n$, its $q$ (as a number) is our $k$.
+
+Two facts do nearly all the work.
+
+**A trace may be turned round.** For $A$ ($a \times b$) and $B$ ($b \times a$),
+$\operatorname{tr}(AB) = \sum_{i} \sum_{j} A_{ij} B_{ji} = \sum_j \sum_i B_{ji} A_{ij} = \operatorname{tr}(BA)$.
+A matrix and its transpose have the same diagonal, so $\operatorname{tr}(A^\top) = \operatorname{tr}(A)$. And
+a number is its own trace: $y^\top A y = \operatorname{tr}(y^\top A y) = \operatorname{tr}(A\, y y^\top)$.
+
+**The average of a quadratic.** If $z$ has mean $m$ and covariance $D$, and $A$ is any $k \times k$ matrix,
+then
+
+$$ \mathbb E\, z^\top A z = m^\top A m + \operatorname{tr}(A D). $$
+
+Write $z = m + e$ with $\mathbb E\, e = 0$ and $\mathbb E\, e e^\top = D$. Multiplying out,
+$z^\top A z = m^\top A m + m^\top A e + e^\top A m + e^\top A e$. The two middle terms average to zero. The
+last is $\operatorname{tr}(A\, e e^\top)$, whose average is $\operatorname{tr}(A D)$, since trace and average
+are both sums and may change places. Only the mean and the covariance of $z$ were used, not that it is
+Gaussian.
+
+For the checks we take a model and data with nothing special about them: no symmetry, no zero, $\mu$ far from
+the mean of the data, an encoder that has not been fitted to anything.
+"""
+
+# %%
+rng = np.random.default_rng(0)
+n, k, N = 4, 2, 6
+W, V = rng.standard_normal((n, k)), 0.4 * rng.standard_normal((k, n))
+D, mu, s = np.array([0.7, 0.25]), rng.standard_normal(n), 0.6
+x = rng.standard_normal((N, n)) @ rng.standard_normal((n, n)) + np.array([0.5, -1.0, 0.8, 0.3])
+vae, moments = LinearVAE(W, V, D, mu, s), Moments.from_samples(x)
+y, m = x - mu, (x - mu) @ V.T
+print("the mean of the data is off μ by up to", np.abs(moments.mean - mu).max().round(1))
+
+# %% [markdown]
+r"""
+The package works with averages over a data set, and with its mean and covariance only
+([below](#from-one-sample-to-all-of-them) we see why it may). A data set of one sample has that sample as its
+mean and the covariance zero, so the same code also gives the value for each $x$. Where an equation gives a
+whole term, (15) and (19), its checks face three forms at once: typed from the paper, from the package per
+sample, and from the package on average.
+"""
+
+
+# %%
+def package(vae, x):
+    """The package's two terms for each row of x, and on average: (B) and (C), each (N + 1,)."""
+    sets = [*(Moments.from_samples(row[None]) for row in x), Moments.from_samples(x)]
+    return np.transpose([vae.terms(data_set) for data_set in sets])
+
+
+def with_average(values):
+    """Values per sample (N,), and their average: (N + 1,)."""
+    return np.r_[values, np.mean(values)]
+
+
+# %% [markdown]
+r"""
+Two ways to average over $q$ that know nothing of the formulas. Random draws; and Gauss–Hermite quadrature,
+whose few points and weights average every polynomial up to degree 5 in each coordinate without error. Both
+come as points $z = m + D^{1/2} e$ with weights.
+"""
+
+
+# %%
+def draws(seed, count=100_000):
+    """Random points (N, count, k) from q(z | x), and equal weights (count,)."""
+    e = np.random.default_rng(seed).standard_normal((N, count, k))
+    return m[:, None] + np.sqrt(D) * e, np.full(count, 1 / count)
+
+
+def nodes():
+    """Three Gauss-Hermite points per latent for q(z | x): points (N, 9, k), weights (9,)."""
+    e, w = np.polynomial.hermite_e.hermegauss(3)
+    grid = np.stack(np.meshgrid(e, e), axis=-1).reshape(-1, k)
+    return m[:, None] + np.sqrt(D) * grid, np.outer(w, w).ravel() / (2 * np.pi)
+
+
+# %% [markdown]
+r"""
+And a third way, with letters in the place of numbers: SymPy, on the smallest case in which a transpose can go
+wrong, $n = 2$ and $k = 1$. Here $z = m + \sqrt{d}\, t$ with a standard normal $t$, so the average of a
+polynomial in $t$ is found by integrating $t^j$ against the normal density.
+"""
+
+# %%
+w1, w2, v1, v2, y1, y2, t = sp.symbols("w1 w2 v1 v2 y1 y2 t", real=True)
+d_, s_ = sp.symbols("d s", positive=True)
+W_, Y_ = sp.Matrix([w1, w2]), sp.Matrix([y1, y2])
+m_ = v1 * y1 + v2 * y2
+z_ = m_ + sp.sqrt(d_) * t
+
+# %%
+density = sp.exp(-(t**2) / 2) / sp.sqrt(2 * sp.pi)
+normal_moments = [sp.integrate(t**j * density, (t, -sp.oo, sp.oo)) for j in range(3)]
+
+
+def average(polynomial):
+    """E over t of a polynomial in t of degree at most 2, term by term."""
+    terms = sp.Poly(sp.expand(polynomial), t).terms()
+    return sp.expand(sum(coefficient * normal_moments[j] for (j,), coefficient in terms))
+
+
+print("E 1, E t, E t² =", normal_moments)
+
+# %% [markdown]
+r"""
+The same small case in numbers, so that SymPy's formulas can be compared with the package's.
+"""
+
+# %%
+small_x = np.array([[1.4, -0.7]])
+small = LinearVAE([[1.2], [0.5]], [[0.3, -0.8]], [0.35], [0.2, 0.4], 0.6)
+letters = [w1, w2, v1, v2, y1, y2, d_, s_]
+numbers = [*small.W[:, 0], *small.V[0], *(small_x[0] - small.mu), small.D[0], small.sigma2]
+
+
+def evaluate(expression):
+    """A SymPy expression at the small case's numbers."""
+    return float(expression.subs(dict(zip(letters, numbers, strict=True))))
+
+
+# %% [markdown]
+r"""
+## The three terms
+
+### Equation 14
+
+**The paper says** that the log likelihood of a data point has three parts:
+
+$$ \log p(x) = \underbrace{KL\big(q(z \mid x) \,\Vert\, p(z \mid x)\big)}_{(A)}
+- \underbrace{KL\big(q(z \mid x) \,\Vert\, p(z)\big)}_{(B)}
++ \underbrace{\mathbb E_{q(z \mid x)} \big[ \log p(x \mid z) \big]}_{(C)} . \tag{14} $$
+
+The text refers to the terms by the letters (A), (B), (C), and later by numbers; our copy prints no labels
+under the equation, and we have put the letters where they must belong.
+
+**Derivation.** Bayes' rule, $p(z \mid x)\, p(x) = p(x \mid z)\, p(z)$, in logarithms and with
+$\log q(z \mid x)$ added and subtracted:
+
+$$ \begin{aligned}
+\log p(x) &= \log p(x \mid z) + \log p(z) - \log p(z \mid x) \\
+&= \big[ \log q(z \mid x) - \log p(z \mid x) \big] - \big[ \log q(z \mid x) - \log p(z) \big]
++ \log p(x \mid z) .
+\end{aligned} $$
+
+This holds at every $z$. Average both sides over $z \sim q(z \mid x)$. The left side does not depend on $z$
+and stays; the three parts on the right become (A), (B) and (C) by the definition of the KL divergence. (The
+split is allowed because each average is finite: all the logarithms are quadratic in $z$.) Since $(A) \ge 0$,
+what is left when we drop it, $-(B) + (C)$, is a lower bound: the ELBO, as in [Eq.
+4](00_preliminaries.ipynb#equation-4).
+
+**Term (A) in closed form.** The paper writes out (B) and (C), in the next five equations; we add (A). The KL
+divergence of two Gaussians, derived in [chapter 0](00_preliminaries.ipynb#equation-2), is
+
+$$ D_{KL}\big( \mathcal N(m_0, V_0) \,\Vert\, \mathcal N(m_1, V_1) \big) = \tfrac12 \Big[
+\operatorname{tr}(V_1^{-1} V_0) + (m_1 - m_0)^\top V_1^{-1} (m_1 - m_0) - k
++ \log \frac{\det V_1}{\det V_0} \Big] . $$
+
+By [Eq. 6](01_ppca.ipynb#equation-6) the true posterior has $m_1 = M^{-1} W^\top y$ and $V_1 = s M^{-1}$ with
+$M = W^\top W + s I_k$, so $V_1^{-1} = M / s$ and $\log \det V_1 = k \log s - \log \det M$. With $m_0 = V y$,
+$V_0 = D$ and $\delta = V y - M^{-1} W^\top y$,
+
+$$ (A) = \tfrac12 \Big[ \tfrac1s \operatorname{tr}(M D) + \tfrac1s\, \delta^\top M \delta - k + k \log s
+- \log \det M - \log \det D \Big] . $$
+
+The first part depends on the covariance of $q$ alone, the second on how far its mean is from the true one. At
+$\delta = 0$ this is [Eq. 23](05_theorem_1.ipynb#equation-23).
+
+**Check.** The left side and the right side have nothing in common but the model. First, the three terms.
+"""
+
+
+# %%
+def term_A(vae, x):
+    """KL from q(z | x) to the true posterior, for each row of x, (N,)."""
+    s, D = vae.sigma2, vae.D
+    M = vae.W.T @ vae.W + s * np.eye(len(D))
+    delta = (x - vae.mu) @ (vae.V.T - vae.W @ np.linalg.inv(M))
+    quadratic = ((delta @ M) * delta).sum(axis=1)
+    log_dets = np.linalg.slogdet(M)[1] + np.log(D).sum()
+    return (np.diag(M) @ D / s + quadratic / s - len(D) + len(D) * np.log(s) - log_dets) / 2
+
+
+def three_terms(vae, x):
+    """(A) - (B) + (C) for each row of x, (N,): Eq. 14, with (B) and (C) from the package."""
+    B, C = package(vae, x)[:, :-1]
+    return term_A(vae, x) - B + C
+
+
+# %%
+A, total = term_A(vae, x), three_terms(vae, x)
+for gap, both in zip(A, total, strict=True):
+    print(f"(A) = {gap:6.2f}   ELBO = -(B) + (C) = {both - gap:7.2f}   their sum = {both:7.2f}")
+
+# %% [markdown]
+r"""
+The encoder is a bad one, so (A) is large. The sum should be $\log p(x)$. SciPy's density of
+[Eq. 5](01_ppca.ipynb#equation-5) says so:
+"""
+
+# %%
+log_p = multivariate_normal(mu, W @ W.T + s * np.eye(n)).logpdf(x)
+ledger.check(14, "the three terms against SciPy's log p(x)", "library", total, log_p, 1e-10)
+
+# %% [markdown]
+r"""
+The integral $p(x) = \int p(x \mid z)\, p(z)\, dz$ says so, by the trapezoidal rule on a grid of $z$:
+"""
+
+# %%
+axis = np.linspace(-9, 9, 181)
+grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, k)
+log_prior = norm.logpdf(grid).sum(axis=1) + k * np.log(axis[1] - axis[0])
+log_joint = np.stack([norm.logpdf(row, grid @ W.T + mu, np.sqrt(s)).sum(axis=1) + log_prior for row in x])
+by_grid = logsumexp(log_joint, axis=1)
+ledger.check(14, "the three terms against a grid over z", "quadrature", total, by_grid, 1e-10)
+
+# %% [markdown]
+r"""
+And SymPy says so, in the small case and for all values of the letters. The marginal is an integral of the
+form $\int e^{-a z^2/2 + bz + c}\, dz$, which SymPy knows; the posterior of the one latent has mean
+$W^\top y / M$ and variance $s / M$.
+"""
+
+# %%
+a_, b_, c_, zeta = sp.Symbol("a", positive=True), *sp.symbols("b c zeta", real=True)
+bell = sp.simplify(sp.integrate(sp.exp(-a_ * zeta**2 / 2 + b_ * zeta + c_), (zeta, -sp.oo, sp.oo)))
+exponent = -(Y_ - W_ * zeta).dot(Y_ - W_ * zeta) / (2 * s_) - zeta**2 / 2
+c2, c1, c0 = sp.Poly(sp.expand(exponent), zeta).all_coeffs()
+marginal = bell.subs({a_: -2 * c2, b_: c1, c_: c0}) / (2 * sp.pi * s_ * sp.sqrt(2 * sp.pi))
+log_marginal = sp.expand_log(sp.log(marginal), force=True)
+print("∫ exp(-a z²/2 + b z + c) dz =", bell)
+
+
+# %%
+def log_normal(z, mean, variance):
+    """Log density of a one-dimensional Gaussian, in SymPy."""
+    return -sp.log(2 * sp.pi) / 2 - sp.log(variance) / 2 - (z - mean) ** 2 / (2 * variance)
+
+
+M_ = w1**2 + w2**2 + s_
+log_q, log_conditional = log_normal(z_, m_, d_), log_normal(y1, w1 * z_, s_) + log_normal(y2, w2 * z_, s_)
+A_ = average(log_q - log_normal(z_, W_.dot(Y_) / M_, s_ / M_))
+B_ = average(log_q - log_normal(z_, 0, 1))
+C_ = average(log_conditional)
+difference = sp.simplify(sp.expand_log(sp.simplify(A_ - B_ + C_ - log_marginal), force=True))
+print("(A) - (B) + (C) - log p(x) =", difference)
+
+# %%
+by_symbols = evaluate(log_marginal)
+in_numbers = three_terms(small, small_x)[0]
+ledger.check(14, "the three terms against SymPy's integral", "symbolic", in_numbers, by_symbols, 1e-10)
+
+# %% [markdown]
+r"""
+**Note.** Eq. 14 is right. The paper adds that (A) is smallest when $q$ is exactly the posterior, and that
+this is possible when the columns of $W$ are orthogonal. Both are right, and [below](#the-best-encoder) we
+show that "when" can be read as "exactly when".
+
+### Equation 15
+
+**The paper says** that term (B) is
+
+$$ KL\big(q(z \mid x) \,\Vert\, p(z)\big) = \tfrac12 \Big( -\log \det D + (x - \mu)^\top V^\top V (x - \mu)
++ \operatorname{tr}(D) - k \Big) . \tag{15} $$
+
+**Derivation.** By definition (B) is the average of $\log q(z \mid x) - \log p(z)$ over $z \sim q$. The two
+log densities are
+
+$$ \log q(z \mid x) = -\tfrac k2 \log 2\pi - \tfrac12 \log \det D - \tfrac12 (z - m)^\top D^{-1} (z - m), \qquad
+\log p(z) = -\tfrac k2 \log 2\pi - \tfrac12 z^\top z . $$
+
+The constants $-\tfrac k2 \log 2\pi$ cancel in the difference. What is left to average are two quadratics. For
+the first, $z - m$ has mean $0$ and covariance $D$, so
+$\mathbb E\,(z - m)^\top D^{-1} (z - m) = 0 + \operatorname{tr}(D^{-1} D) = \operatorname{tr}(I_k) = k$. For
+the second, $\mathbb E\, z^\top z = m^\top m + \operatorname{tr}(D)$. Therefore
+
+$$ (B) = -\tfrac12 \log \det D - \tfrac12 k + \tfrac12 \big( m^\top m + \operatorname{tr}(D) \big), $$
+
+and $m^\top m = y^\top V^\top V y$ with $y = x - \mu$. That is Eq. 15. As $D$ is diagonal, it is a sum over
+the latents of $\tfrac12 (m_i^2 + D_i - 1 - \log D_i)$. $\square$
+
+**Check.** Typed from the paper:
+"""
+
+
+# %%
+def kl_15(vae, x):
+    """Eq. 15 for each row of x, (N,)."""
+    V, D, y = vae.V, np.diag(vae.D), x - vae.mu
+    quadratic = np.einsum("ni,ij,nj->n", y, V.T @ V, y)
+    return 0.5 * (-np.log(np.linalg.det(D)) + quadratic + np.trace(D) - len(D))
+
+
+def forms_15(vae, x):
+    """(B) typed from the paper, and from the package."""
+    return np.stack([with_average(kl_15(vae, x)), package(vae, x)[0]])
+
+
+def twice(values):
+    """Values per sample from elsewhere, laid out as the forms are."""
+    return np.stack([with_average(values)] * 2)
+
+
+# %% [markdown]
+r"""
+PyTorch's own KL divergence of Gaussians, latent by latent:
+"""
+
+# %%
+q = Normal(torch.tensor(m), torch.tensor(np.sqrt(D)))
+prior = Normal(torch.zeros(k, dtype=torch.float64), torch.ones(k, dtype=torch.float64))
+torch_kl = kl_divergence(q, prior).sum(dim=1).numpy()
+ledger.check(15, "PyTorch's KL divergence", "library", forms_15(vae, x), twice(torch_kl), 1e-10)
+
+# %% [markdown]
+r"""
+The definition, as an average over random draws from $q$ with SciPy's densities:
+"""
+
+# %%
+points, weights = draws(seed=1)
+log_ratio = norm.logpdf(points, m[:, None], np.sqrt(D)).sum(axis=-1) - norm.logpdf(points).sum(axis=-1)
+sampled = twice(log_ratio @ weights)
+ledger.check(15, "log q - log p over draws of z", "Monte Carlo", forms_15(vae, x), sampled, 2e-2)
+
+# %% [markdown]
+r"""
+And the average that SymPy worked out for Eq. 14:
+"""
+
+# %%
+assert sp.simplify(B_ - (-sp.log(d_) + m_**2 + d_ - 1) / 2) == 0
+print("(B) =", B_)
+ledger.check(15, "SymPy's average", "symbolic", forms_15(small, small_x), twice([evaluate(B_)]), 1e-10)
+
+# %% [markdown]
+r"""
+**Note.** Eq. 15 is right, with the paper's $q$ read as the number of latents, our $k$. (The same letter is
+the variational distribution on the left side of the equation.)
+
+### Equation 16
+
+**The paper says** that term (C) starts as
+
+$$ \mathbb E_{q(z \mid x)} \big[ \log p(x \mid z) \big] = \mathbb E_{q(z \mid x)} \Big[
+-\tfrac{1}{2\sigma^2} \big( Wz - (x - \mu) \big)^\top \big( Wz - (x - \mu) \big)
+- \tfrac n2 \log 2 \pi \sigma^2 \Big] . \tag{16} $$
+
+**Derivation.** $p(x \mid z)$ is the density of $\mathcal N(Wz + \mu, s I_n)$ at $x$. A Gaussian in $n$
+dimensions with mean $a$ and covariance $\Sigma$ has log density
+$-\tfrac n2 \log 2\pi - \tfrac12 \log \det \Sigma - \tfrac12 (x - a)^\top \Sigma^{-1} (x - a)$. Here
+$\Sigma = s I_n$, so $\det \Sigma = s^n$ and $\Sigma^{-1} = \tfrac1s I_n$; and
+$x - a = x - \mu - Wz = -(Wz - (x - \mu))$, where the sign goes away in the square. The two logarithms
+combine, $\tfrac n2 \log 2\pi + \tfrac n2 \log s = \tfrac n2 \log 2\pi s$. This is the bracket in Eq. 16, and
+nothing has been averaged yet. $\square$
+
+**Check.** The bracket, typed from the paper:
+"""
+
+
+# %%
+def bracket_16(x, z, W=W, mu=mu, s=s):
+    """The bracket of Eq. 16 for x (..., n) and z (..., k)."""
+    error = z @ W.T - (x - mu)
+    return -(error**2).sum(axis=-1) / (2 * s) - len(mu) / 2 * np.log(2 * np.pi * s)
+
+
+# %% [markdown]
+r"""
+SciPy's density, at five $z$ for each sample:
+"""
+
+# %%
+few = draws(seed=2, count=5)[0]
+scipy_conditional = norm.logpdf(x[:, None], few @ W.T + mu, np.sqrt(s)).sum(axis=-1)
+at_few = bracket_16(x[:, None], few)
+ledger.check(16, "SciPy's p(x | z) at drawn z", "library", at_few, scipy_conditional, 1e-10)
+
+# %% [markdown]
+r"""
+Averaged by quadrature, it must be the package's term (C), which averages in closed form:
+"""
+
+# %%
+points, weights = nodes()
+averaged = with_average(bracket_16(x[:, None], points) @ weights)
+ledger.check(16, "average over nine nodes of z", "quadrature", averaged, package(vae, x)[1], 1e-10)
+
+# %% [markdown]
+r"""
+And in the small case its average must be SymPy's, for which three nodes are enough:
+"""
+
+# %%
+e, w = np.polynomial.hermite_e.hermegauss(3)
+small_z = (small_x - small.mu) @ small.V.T + np.sqrt(small.D) * e[:, None]
+small_16 = bracket_16(small_x, small_z, small.W, small.mu, small.sigma2) @ w / np.sqrt(2 * np.pi)
+ledger.check(16, "SymPy's average", "symbolic", small_16, evaluate(C_), 1e-10)
+
+# %% [markdown]
+r"""
+**Note.** Right, with $d$ read as the number of data dimensions, our $n$. Since the paper calls that number
+$n$ up to here, and has a $q$ for the number of latents beside the $d$, one may wonder which is which. Only
+one reading gives the density:
+"""
+
+# %%
+true_value = scipy_conditional[0, 0]
+for name, dimension in (("n, data dimensions", n), ("k, latents", k)):
+    reading = bracket_16(x[0], few[0, 0]) + (n - dimension) / 2 * np.log(2 * np.pi * s)
+    print(f"d read as {name}: off by {abs(reading - true_value):.4f} nats")
+
+# %% [markdown]
+r"""
+### Equation 17
+
+**The paper says** that multiplying out gives, as our copy prints,
+
+$$ \mathbb E_{q(z \mid x)} \left[ \frac{-W^\top W z + 2 (x - \mu)^\top W z - (x - \mu)^\top (x - \mu)}{2\sigma^2}
+- \frac n2 \log 2\pi\sigma^2 \right] . \tag{17} $$
+
+The first term cannot be meant. It should be $-z^\top W^\top W z$:
+
+$$ \mathbb E_{q(z \mid x)} \left[
+\frac{-z^\top W^\top W z + 2 (x - \mu)^\top W z - (x - \mu)^\top (x - \mu)}{2\sigma^2}
+- \frac n2 \log 2\pi\sigma^2 \right] . $$
+
+**Derivation.** With $y = x - \mu$,
+
+$$ (Wz - y)^\top (Wz - y) = (Wz)^\top Wz - (Wz)^\top y - y^\top Wz + y^\top y . $$
+
+The first product is $z^\top W^\top W z$. The second and third are numbers, and each is the transpose of the
+other, so they are equal: together $-2 y^\top W z$. Divide by $-2s$, and that is the corrected Eq. 17. As a
+check of dimensions: $z^\top W^\top W z$ is $(1 \times k)(k \times n)(n \times k)(k \times 1)$, a number, as
+are $y^\top W z$ and $y^\top y$. $\square$
+
+**Check.** The corrected bracket:
+"""
+
+
+# %%
+def bracket_17(x, z, W=W, mu=mu, s=s):
+    """The bracket of the corrected Eq. 17 for x (..., n) and z (..., k)."""
+    y = x - mu
+    quadratic, cross = np.einsum("...i,ij,...j", z, W.T @ W, z), np.einsum("...i,ij,...j", y, W, z)
+    return (-quadratic + 2 * cross - (y**2).sum(axis=-1)) / (2 * s) - len(mu) / 2 * np.log(2 * np.pi * s)
+
+
+# %% [markdown]
+r"""
+Against SciPy's density, at the same $z$ as before:
+"""
+
+# %%
+at_few = bracket_17(x[:, None], few)
+ledger.check(17, "SciPy's p(x | z) at drawn z", "library", at_few, scipy_conditional, 1e-10)
+
+# %% [markdown]
+r"""
+Against PyTorch, by way of derivatives. The bracket is quadratic in $z$, so around $z = 0$ it equals its value
+there, plus its gradient times $z$, plus half the Hessian between $z$ and $z$. PyTorch differentiates the
+density at $z = 0$, and the three together must make up the bracket at any other $z$.
+"""
+
+# %%
+W_t, mu_t, x_t = (torch.tensor(array) for array in (W, mu, x))
+
+
+def torch_conditional(z, row):
+    """log p(x | z) by PyTorch, for one z (k,) and one x (n,)."""
+    return Normal(W_t @ z + mu_t, s**0.5).log_prob(row).sum()
+
+
+zero = torch.zeros(k, dtype=torch.float64)
+slopes = [torch.autograd.functional.jacobian(lambda z, row=row: torch_conditional(z, row), zero) for row in x_t]
+bends = [torch.autograd.functional.hessian(lambda z, row=row: torch_conditional(z, row), zero) for row in x_t]
+values = np.array([torch_conditional(zero, row) for row in x_t])
+
+# %%
+linear = np.einsum("nqi,ni->nq", few, np.stack(slopes))
+by_derivatives = values[:, None] + linear + np.einsum("nqi,nij,nqj->nq", few, np.stack(bends), few) / 2
+ledger.check(17, "Taylor series of PyTorch's density", "autograd", at_few, by_derivatives, 1e-10)
+
+# %% [markdown]
+r"""
+And against SymPy, whose `expand` does the multiplication. The numbers come from the small case, at its three
+values of $z$.
+"""
+
+# %%
+expanded = sp.expand((Y_ - W_ * z_).dot(Y_ - W_ * z_))
+assert expanded - sp.expand(z_ * (W_.T * W_)[0] * z_ - 2 * (Y_.T * W_)[0] * z_ + (Y_.T * Y_)[0]) == 0
+by_sympy = [evaluate(-expanded.subs(t, value) / (2 * s_) - sp.log(2 * sp.pi * s_)) for value in e]
+small_17 = bracket_17(np.repeat(small_x, 3, axis=0), small_z, small.W, small.mu, small.sigma2)
+ledger.check(17, "SymPy's expansion", "symbolic", small_17, by_sympy, 1e-10)
+
+# %% [markdown]
+r"""
+#### The first term of Eq. 17 as printed
+
+$W^\top W z$ is a vector with $k$ entries, and the other two terms are numbers. NumPy adds a number to a
+vector without complaint, so a program typed from the printed line would run, and return $k$ values for the
+density at one point:
+"""
+
+# %%
+z0, y0 = few[0, 0], y[0]
+printed = (-W.T @ W @ z0 + 2 * y0 @ W @ z0 - y0 @ y0) / (2 * s) - n / 2 * np.log(2 * np.pi * s)
+print("printed:", printed.round(3))
+print("corrected:", bracket_17(x[0], z0).round(3), "| SciPy:", true_value.round(3))
+
+# %% [markdown]
+r"""
+With $k = 1$ the dimensions are right, and the value is wrong all the same. In SymPy's small case, where
+$W^\top W = w_1^2 + w_2^2$:
+"""
+
+# %%
+gram, zeta = (W_.T * W_)[0], sp.Symbol("z", real=True)
+print("printed minus corrected, times 2σ²:", sp.factor(-gram * zeta + gram * zeta**2))
+
+# %% [markdown]
+r"""
+It vanishes only at $z = 0$ and $z = 1$ (or $W = 0$). Nothing that follows in the paper uses the slip: Eq. 18
+is the average of the corrected line.
+
+### Equation 18
+
+**The paper says** that the average can be computed by noting that, under $q$, the vector $Wz$ is
+$\mathcal N(WV(x - \mu),\, W D W^\top)$, and gives the result in two lines with a number each. The first, as
+our copy prints, is
+
+$$ \mathbb E_{q(z \mid x)} \big[ \log p(x \mid z) \big] = \frac{1}{2\sigma^2} \big[ -\operatorname{tr}(W D W^\top)
+- (x - \mu)^\top V^\top W^\top W V (x - \mu) \big] \tag{18} $$
+
+**Derivation.** These are the two terms that come from $-z^\top W^\top W z$. We derive them twice.
+
+*Through $Wz$, as the paper does.* Under $q$, $z = m + e$ with $e \sim \mathcal N(0, D)$ and $m = Vy$. Then
+$Wz = WVy + We$, which is Gaussian, being affine in $e$, with mean $WVy$ and covariance
+$\mathbb E\, W e e^\top W^\top = W D W^\top$. The average of a quadratic, with the identity for its matrix, is
+
+$$ \mathbb E\, \|Wz\|^2 = \|WVy\|^2 + \operatorname{tr}(W D W^\top)
+= y^\top V^\top W^\top W V y + \operatorname{tr}(W D W^\top) . $$
+
+*Through $z$.* The same fact with the matrix $W^\top W$ gives
+$\mathbb E\, z^\top W^\top W z = m^\top W^\top W m + \operatorname{tr}(W^\top W D)$, which is the same, since
+$\operatorname{tr}(W^\top \cdot W D) = \operatorname{tr}(W D \cdot W^\top)$.
+
+Either way, with a minus sign and divided by $2s$, this is Eq. 18. As $D$ is diagonal, the trace is
+$\sum_i D_i \|w_i\|^2$, with $w_i$ the columns of $W$: each latent adds noise in proportion to the squared
+length of its column. $\square$
+
+**Check.** The two terms of the line, without the $\tfrac{1}{2\sigma^2}$:
+"""
+
+
+# %%
+def line_18(vae, x):
+    """The two terms in the bracket of Eq. 18, added, for each row of x, (N,)."""
+    W, V, y = vae.W, vae.V, x - vae.mu
+    return -np.trace(W @ np.diag(vae.D) @ W.T) - np.einsum("ni,ij,nj->n", y, V.T @ W.T @ W @ V, y)
+
+
+# %% [markdown]
+r"""
+Random draws of $z$ and the squared length of $Wz$:
+"""
+
+# %%
+points, weights = draws(seed=3)
+sampled = -((points @ W.T) ** 2).sum(axis=-1) @ weights
+ledger.check(18, "|Wz|² over draws of z", "Monte Carlo", line_18(vae, x), sampled, 2e-2)
+
+# %% [markdown]
+r"""
+Automatic differentiation can average, too. A quadratic $f$ satisfies
+$\mathbb E f(z) = f(m) + \tfrac12 \operatorname{tr}(D H)$ with its Hessian $H$: the second of our two facts,
+with $A = \tfrac12 H$ and a linear part that averages to its value at $m$. PyTorch supplies $H$.
+"""
+
+# %%
+hessian = torch.autograd.functional.hessian(lambda z: -((W_t @ z) ** 2).sum(), zero).numpy()
+at_mean = -((m @ W.T) ** 2).sum(axis=1)
+by_hessian = at_mean + np.trace(np.diag(D) @ hessian) / 2
+ledger.check(18, "value at the mean and PyTorch's Hessian", "autograd", line_18(vae, x), by_hessian, 1e-10)
+
+# %% [markdown]
+r"""
+SymPy, in the small case:
+"""
+
+# %%
+square_ = average((W_ * z_).dot(W_ * z_))
+print("E |Wz|² =", sp.factor(square_))
+ledger.check(18, "SymPy's average", "symbolic", line_18(small, small_x), [-evaluate(square_)], 1e-10)
+
+# %% [markdown]
+r"""
+**Note.** The bracket that opens in this line is closed at its end, and, in our copy, once more in the next
+line. It must stay open here: see under [Eq. 19](#equation-19).
+
+### Equation 19
+
+**The paper says**, in the second line of the same equation,
+
+$$ \phantom{=} + 2 (x - \mu)^\top W V (x - \mu) - (x - \mu)^\top (x - \mu) \big]
+- \frac n2 \log 2\pi\sigma^2 . \tag{19} $$
+
+**Derivation.** These are the averages of the other terms of Eq. 17. The second is linear in $z$, so $z$ is
+replaced by its mean: $\mathbb E\, 2 y^\top W z = 2 y^\top W V y$. The others contain no $z$. Adding Eq. 18,
+with *one* bracket around all four terms that were divided by $2\sigma^2$,
+
+$$ (C) = \frac{1}{2s} \Big[ -\operatorname{tr}(W D W^\top) - y^\top V^\top W^\top W V y
++ 2 y^\top W V y - y^\top y \Big]
+- \frac n2 \log 2\pi s . $$
+
+The last three terms in the bracket are a square: $-\|y - WVy\|^2$, the error of the reconstruction $WVy$ of
+$y$. So (C) has a shorter form, which is also how the package computes it,
+
+$$ (C) = -\frac{1}{2s} \Big[ \|(I - WV)\, y\|^2 + \sum_i D_i \|w_i\|^2 \Big] - \frac n2 \log 2\pi s , $$
+
+in words: what the mean of the code fails to reconstruct, plus the noise that the encoder's variances send
+through the decoder. $\square$
+
+**Check.** Both lines with one bracket, typed from the paper; and the package's (C).
+"""
+
+
+# %%
+def line_19(vae, x):
+    """The two terms of Eq. 19 before the bracket closes, added, for each row of x, (N,)."""
+    y = x - vae.mu
+    return 2 * np.einsum("ni,ij,nj->n", y, vae.W @ vae.V, y) - (y**2).sum(axis=1)
+
+
+def forms_19(vae, x):
+    """(C) with one bracket over the terms of Eqs 18-19, and from the package."""
+    constant = len(vae.mu) / 2 * np.log(2 * np.pi * vae.sigma2)
+    typed = (line_18(vae, x) + line_19(vae, x)) / (2 * vae.sigma2) - constant
+    return np.stack([with_average(typed), package(vae, x)[1]])
+
+
+# %% [markdown]
+r"""
+Random draws of $z$ with SciPy's $\log p(x \mid z)$:
+"""
+
+# %%
+points, weights = draws(seed=4)
+sampled = norm.logpdf(x[:, None], points @ W.T + mu, np.sqrt(s)).sum(axis=-1) @ weights
+ledger.check(19, "SciPy's log p(x | z) over draws of z", "Monte Carlo", forms_19(vae, x), twice(sampled), 2e-2)
+
+# %% [markdown]
+r"""
+PyTorch's log density at the mean of $q$, and its Hessian there, as for Eq. 18:
+"""
+
+# %%
+centres = torch.tensor(m)
+at_mean = np.array([torch_conditional(z, row) for z, row in zip(centres, x_t, strict=True)])
+by_hessian = twice(at_mean + np.trace(np.diag(D) @ bends[0].numpy()) / 2)
+ledger.check(19, "log p(x | z) at the mean and its Hessian", "autograd", forms_19(vae, x), by_hessian, 1e-10)
+
+# %% [markdown]
+r"""
+SymPy's average of $\log p(x \mid z)$ in the small case:
+"""
+
+# %%
+four = average(-((W_ * z_).dot(W_ * z_))) + 2 * (Y_.T * W_)[0] * m_ - (Y_.T * Y_)[0]
+difference = sp.simplify(sp.expand_log(C_ - (four / (2 * s_) - sp.log(2 * sp.pi * s_)), force=True))
+print("SymPy's E log p(x | z) minus one bracket over four terms =", difference)
+ledger.check(19, "SymPy's average", "symbolic", forms_19(small, small_x), twice([evaluate(C_)]), 1e-10)
+
+# %% [markdown]
+r"""
+#### The bracket that closes twice
+
+As our copy prints, Eq. 18 ends with a bracket and Eq. 19 has another one after its second term. Taken at its
+word, the first one leaves the terms of Eq. 19 outside of the factor $\tfrac{1}{2\sigma^2}$. We compare both
+readings with the average by quadrature, at our $\sigma^2$ and at $\tfrac12$.
+"""
+
+# %%
+points, weights = nodes()
+for s_try in (s, 0.5):
+    target = bracket_16(x[:, None], points, s=s_try) @ weights
+    constant = n / 2 * np.log(2 * np.pi * s_try)
+    closed_early = line_18(vae, x) / (2 * s_try) + line_19(vae, x) - constant
+    one_bracket = (line_18(vae, x) + line_19(vae, x)) / (2 * s_try) - constant
+    off = [np.abs(reading - target).max() for reading in (closed_early, one_bracket)]
+    print(f"σ² = {s_try}: closed twice, off by {off[0]:.2f} nats; one bracket, exact: {off[1] < 1e-9}")
+
+# %% [markdown]
+r"""
+One bracket over all four terms it is. The two readings agree only at $2\sigma^2 = 1$, which shows how such a
+slip can hide from a test that happens to use a convenient number.
+
+## From one sample to all of them
+
+The objective is the average of $-\beta (B) + (C)$ over the data. We keep a weight $\beta$ on the KL term: the
+paper's equations have $\beta = 1$, and its section 5.2 needs other values. Let
+
+$$ S_\mu = \frac1N \sum_{i=1}^N (x_i - \mu)(x_i - \mu)^\top = S + (\bar x - \mu)(\bar x - \mu)^\top $$
+
+($n \times n$; the second form holds because the deviations from $\bar x$ sum to zero, as in [chapter
+1](01_ppca.ipynb#equation-5)). For any matrix $A$, the average of $y^\top A y$ is the average of
+$\operatorname{tr}(A y y^\top)$, which is $\operatorname{tr}(A S_\mu)$. So, turning traces round where it
+helps,
+
+$$ \begin{aligned}
+\overline{(B)} &= \tfrac12 \Big[ \operatorname{tr}(V S_\mu V^\top) + \sum_i (D_i - 1 - \log D_i) \Big], \\
+\overline{(C)} &= -\tfrac{1}{2s} \Big[ \operatorname{tr}(W D W^\top)
++ \operatorname{tr}(W V S_\mu V^\top W^\top)
+- 2 \operatorname{tr}(W V S_\mu) + \operatorname{tr}(S_\mu) \Big] - \tfrac n2 \log 2\pi s , \\
+L_\beta &= -\beta\, \overline{(B)} + \overline{(C)} .
+\end{aligned} $$
+
+The mean and the covariance of the data are all that the objective sees: its cost does not depend on $N$. The
+package goes one step further for the sake of precision. It takes a matrix $Q$ with $Q Q^\top = S_\mu$, and
+writes each trace as a sum of squares, $\operatorname{tr}(A S_\mu A^\top) = \|A Q\|^2$ (the sum of the squared
+entries): a sum of squares has no cancellation, where the four terms of Eqs 18 and 19 nearly cancel once
+$\sigma^2$ is small.
+"""
+
+# %%
+plots.show_source(linear_vae._deviations)
+
+# %%
+plots.show_source(LinearVAE.terms)
+
+# %%
+plots.show_source(LinearVAE.elbo)
+
+# %% [markdown]
+r"""
+## Derivatives
+
+The paper now differentiates $-(B) + (C)$ and sets the result to zero. It fixes $\mu$ at the mean of the data,
+where $S_\mu = S$. We keep any $\mu$ and write $S_\mu$, which costs nothing. Three conventions:
+
+- The paper's equations are for the sum over the data set, hence the factor $N$; ours are averages. (The paper
+  calls the sum "the marginal likelihood over the whole dataset"; what it differentiates is the ELBO.)
+- The gradient of $f$ in a matrix $X$ is the matrix $G$, of the size of $X$, with
+  $df = \operatorname{tr}(G^\top dX) = \sum_{ij} G_{ij}\, dX_{ij}$.
+- $D$ has $k$ free entries, its diagonal. A derivative in $D$ is $k$ numbers, or a diagonal matrix.
+
+So all the derivatives below are read off in one way: change $X$ by $dX$, keep
+what is linear in $dX$, and turn the trace until $dX$ stands last. What stands before it is $G^\top$.
+
+**Four other ways to differentiate**, each blind to Eqs 15 to 19 or to the rules just stated.
+
+*Automatic differentiation* of an objective built from PyTorch's densities. The average over $q$ is taken over
+the $2k$ points $m \pm \sqrt{k D_i}\, e_i$ with equal weights ($e_i$ unit vectors): their mean is $m$, their
+covariance is $\tfrac{1}{2k} \sum_i 2 k D_i\, e_i e_i^\top = D$, and by the second fact above this is all that
+the average of a quadratic needs.
+"""
+
+
+# %%
+def torch_elbo(W, V, D, mu, s, beta):
+    """L_beta from PyTorch's densities, averaged over the data and over 2k points for each sample."""
+    mean, spread = (x_t - mu) @ V.T, torch.diag((k * D).sqrt())
+    z = mean[:, None] + torch.cat([spread, -spread])
+    reconstruction = Normal(z @ W.T + mu, s.sqrt()).log_prob(x_t[:, None]).sum(dim=-1).mean()
+    kl = kl_divergence(Normal(mean, D.sqrt()), prior).sum(dim=1).mean()
+    return reconstruction - beta * kl
+
+
+betas = (1.0, 0.3)
+leaves = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in (W, V, D, mu, s)]
+automatic = [torch.autograd.grad(torch_elbo(*leaves, beta), leaves) for beta in betas]
+
+
+# %% [markdown]
+r"""
+*Finite differences* of the package's own `elbo`, entry by entry:
+"""
+
+
+# %%
+def differences(name, beta, step=1e-5):
+    """Central differences of the package's elbo in each entry of the parameter `name`, in its shape."""
+    values = {"W": W, "V": V, "D": D, "mu": mu, "sigma2": np.array(s)}
+    slopes = np.empty(values[name].size)
+    for i in range(slopes.size):
+        change = np.zeros(slopes.size)
+        change[i] = step
+        change = change.reshape(values[name].shape)
+        up, down = (values | {name: values[name] + sign * change} for sign in (1, -1))
+        slopes[i] = (LinearVAE(**up).elbo(moments, beta) - LinearVAE(**down).elbo(moments, beta)) / (2 * step)
+    return slopes.reshape(values[name].shape)
+
+
+# %% [markdown]
+r"""
+*Monte Carlo*: what a VAE's training step does (here with the KL term sampled, too).
+With $z = m + D^{1/2} e$ and $e \sim \mathcal N(0, I)$ held
+fixed, the sample's objective is $\log p(x \mid z) + \beta \log p(z) - \beta \log q(z \mid x)$, in which
+$\log q(z \mid x) = -\tfrac12 \sum_i \log D_i - \tfrac12 \|e\|^2 + \text{const}$. Its derivative in $z$ is
+$g = \tfrac1s W^\top (y - Wz) - \beta z$, and the chain rule gives, for $V$, $D_i$ and $W$,
+
+$$ g\, y^\top, \qquad \frac{g_i\, e_i}{2 \sqrt{D_i}} + \frac{\beta}{2 D_i}, \qquad \frac1s (y - Wz)\, z^\top . $$
+
+These are averaged over data and draws.
+"""
+
+
+# %%
+def training_step(beta, seed=5):
+    """Averages over draws of the gradients that a VAE would follow: W (n, k), V (k, n), D (k,)."""
+    z, _ = draws(seed)
+    e, residual = (z - m[:, None]) / np.sqrt(D), y[:, None] - z @ W.T
+    g = residual @ W / s - beta * z
+    by_W = np.einsum("qna,qnb->ab", residual, z) / e[..., 0].size / s
+    by_D = (g * e).mean(axis=(0, 1)) / (2 * np.sqrt(D)) + beta / (2 * D)
+    return {"W": by_W, "V": g.mean(axis=1).T @ y / N, "D": by_D}
+
+
+sampled_gradients = [training_step(beta) for beta in betas]
+
+# %% [markdown]
+r"""
+*SymPy*, with $n = k = 2$ and a letter for every entry of $W$, $V$, $D$ and $S_\mu$, and for $s$ and $\beta$.
+It differentiates $L_\beta$ entry by entry, knowing no rule for matrices.
+"""
+
+# %%
+Wm, Vm = sp.Matrix(2, 2, sp.symbols("W11 W12 W21 W22")), sp.Matrix(2, 2, sp.symbols("V11 V12 V21 V22"))
+Dm, beta_ = sp.diag(*sp.symbols("D1 D2", positive=True)), sp.Symbol("beta", positive=True)
+S11, S12, S22 = sp.symbols("S11 S12 S22")
+Sm = sp.Matrix([[S11, S12], [S12, S22]])
+kl_m = ((Vm * Sm * Vm.T).trace() + Dm.trace() - 2 - sp.log(Dm[0, 0]) - sp.log(Dm[1, 1])) / 2
+four_m = (Wm * Dm * Wm.T + Wm * Vm * Sm * Vm.T * Wm.T - 2 * Wm * Vm * Sm + Sm).trace()
+L_m = -beta_ * kl_m - four_m / (2 * s_) - sp.log(2 * sp.pi * s_)
+exact_W, exact_V = (matrix.applyfunc(lambda entry: sp.diff(L_m, entry)) for matrix in (Wm, Vm))
+exact_D = sp.Matrix([sp.diff(L_m, Dm[i, i]) for i in range(2)])
+
+# %% [markdown]
+r"""
+And numbers to put in, for a comparison with the package's gradients.
+"""
+
+# %%
+square = LinearVAE([[1.1, -0.6], [0.4, 0.8]], [[0.5, -0.2], [0.3, 0.7]], [0.6, 0.2], [0.3, -0.4], 0.7)
+square_moments = Moments([0.8, -0.1], [[1.3, -0.4], [-0.4, 0.9]], 5)
+off = square_moments.mean - square.mu
+second = square_moments.covariance + np.outer(off, off)
+pairs = zip([*Wm, *Vm, Dm[0, 0], Dm[1, 1]], [*square.W.ravel(), *square.V.ravel(), *square.D], strict=True)
+at = dict(pairs) | {S11: second[0, 0], S12: second[0, 1], S22: second[1, 1], s_: square.sigma2}
+
+
+def at_both(expression):
+    """A SymPy matrix at these numbers, for each of the two betas."""
+    return [np.array(expression.subs(at | {beta_: beta}), float) for beta in betas]
+
+
+# %% [markdown]
+r"""
+This is the package's version, whose parts are derived in the three equations that follow and in the
+[section after them](#the-equations-that-are-missing).
+"""
+
+# %%
+plots.show_source(LinearVAE.gradients)
+
+# %%
+ours = [vae.gradients(moments, beta) for beta in betas]
+ours_square = [square.gradients(square_moments, beta) for beta in betas]
+
+
+# %%
+def check_gradient(equation, name):
+    """Compare one of the package's gradients, at two betas, with three other ways."""
+    mine = [getattr(gradient, name) for gradient in ours]
+    by_torch = [gradient["WVD".index(name)] for gradient in automatic]
+    ledger.check(equation, f"PyTorch's derivative in {name}", "autograd", mine, np.stack(by_torch), 1e-10)
+    by_steps = [differences(name, beta) for beta in betas]
+    ledger.check(equation, f"central differences in {name}", "finite differences", mine, by_steps, 1e-7)
+    by_draws = [gradient[name] for gradient in sampled_gradients]
+    ledger.check(equation, "what a training step averages", "Monte Carlo", mine, by_draws, 2e-2)
+
+
+# %%
+def check_small_gradient(equation, name, exact):
+    """Compare one of the package's gradients, at two betas, with SymPy's at the same numbers."""
+    mine = np.stack([getattr(gradient, name) for gradient in ours_square])
+    numbers = np.reshape(at_both(exact), mine.shape)
+    ledger.check(equation, "SymPy's derivative, entry by entry", "symbolic", mine, numbers, 1e-10)
+
+
+# %% [markdown]
+r"""
+### Equation 20
+
+**The paper says** that the derivative in the encoder's variances is
+
+$$ \frac{\partial}{\partial D} \big( -(B) + (C) \big)
+= \frac N2 \Big( D^{-1} - I - \frac{1}{\sigma^2} \operatorname{diag}(W^\top W) \Big) = 0 . \tag{20} $$
+
+**Derivation.** $D_i$ occurs in $L_\beta$ in two places. In $-\beta\,\overline{(B)}$ it is
+$-\tfrac\beta2 (D_i - 1 - \log D_i)$, with derivative $\tfrac\beta2 (1/D_i - 1)$. In $\overline{(C)}$ it is
+$-\tfrac{1}{2s} \operatorname{tr}(W D W^\top)$. By the rule for turning traces
+$\operatorname{tr}(W D W^\top) = \operatorname{tr}(D\, W^\top W) = \sum_i D_i (W^\top W)_{ii}$, since $D$ is
+diagonal; the derivative is $-\tfrac{1}{2s} (W^\top W)_{ii} = -\tfrac{1}{2s} \|w_i\|^2$. Together,
+
+$$ \frac{\partial L_\beta}{\partial D_i}
+= \frac12 \Big[ \beta \Big( \frac{1}{D_i} - 1 \Big) - \frac{\|w_i\|^2}{s} \Big] . $$
+
+With $\beta = 1$ and times $N$ this is the $i$-th diagonal entry of Eq. 20. Neither $V$ nor the data occur in
+it. $\square$
+
+**Check.**
+"""
+
+# %%
+check_gradient(20, "D")
+check_small_gradient(20, "D", exact_D)
+
+# %% [markdown]
+r"""
+SymPy can also say that the matrix form is right for all values of the letters:
+"""
+
+# %%
+matrix_form = (beta_ * (Dm.inv() - sp.eye(2)) - sp.diag(*(Wm.T * Wm).diagonal()) / s_) / 2
+print("SymPy's derivative minus Eq. 20 with β:", sp.simplify(exact_D - matrix_form.diagonal().T).T)
+
+# %% [markdown]
+r"""
+**Note.** Eq. 20 is right as printed: the sign, the $\tfrac N2$, and the "diag", which is there because $D$ is
+restricted to diagonal matrices. (Without the restriction $W^\top W$ stands there in full; see the
+[exercises](#exercises).)
+
+### Equation 21
+
+**The paper says** that the derivative in the encoder is
+
+$$ \frac{\partial}{\partial V} \big( -(B) + (C) \big)
+= \frac{N}{\sigma^2} \Big( W^\top - (W^\top W + \sigma^2 I)\, V \Big) S = 0 . \tag{21} $$
+
+**Derivation.** $V$ occurs in three of the traces. Change $V$ by $dV$ ($k \times n$), keep what is linear.
+
+1. The change of $\operatorname{tr}(V S_\mu V^\top)$ is
+   $\operatorname{tr}(dV\, S_\mu V^\top) + \operatorname{tr}(V S_\mu\, dV^\top)$. The second trace is that of
+   the transpose of the first, because $S_\mu$ is symmetric, so they are equal. Turning the first, the sum is
+   $2 \operatorname{tr}(S_\mu V^\top dV)$. Here $G^\top = 2 S_\mu V^\top$, and the gradient is
+   $G = 2 V S_\mu$.
+2. $\operatorname{tr}(W V S_\mu V^\top W^\top) = \operatorname{tr}(W^\top W\, V S_\mu V^\top)$. In the same
+   way, since $W^\top W$ is symmetric too, its change is
+   $2 \operatorname{tr}(W^\top W\, dV\, S_\mu V^\top) = 2 \operatorname{tr}(S_\mu V^\top W^\top W\, dV)$, and
+   the gradient is $2 W^\top W V S_\mu$.
+3. $d \operatorname{tr}(W V S_\mu) = \operatorname{tr}(W\, dV\, S_\mu) = \operatorname{tr}(S_\mu W\, dV)$: the
+   gradient is $W^\top S_\mu$.
+
+With the factors $-\tfrac\beta2$, $-\tfrac{1}{2s}$ and $+\tfrac{2}{2s}$ that they have in $L_\beta$,
+
+$$ \frac{\partial L_\beta}{\partial V} = -\beta V S_\mu - \frac1s W^\top W V S_\mu + \frac1s W^\top S_\mu
+= \frac1s \Big( W^\top - (W^\top W + \beta s I_k)\, V \Big) S_\mu . $$
+
+With $\beta = 1$, $S_\mu = S$ and times $N$ this is Eq. 21. Dimensions: $W^\top$ is $k \times n$,
+$(W^\top W + \beta s I)V$ is $(k \times k)(k \times n)$, and $S_\mu$ is $n \times n$. $\square$
+
+**Check.**
+"""
+
+# %%
+check_gradient(21, "V")
+check_small_gradient(21, "V", exact_V)
+
+# %%
+matrix_form = (Wm.T - (Wm.T * Wm + beta_ * s_ * sp.eye(2)) * Vm) * Sm / s_
+print("SymPy's derivative minus Eq. 21 with β:", sp.simplify(exact_V - matrix_form))
+
+# %% [markdown]
+r"""
+**Note.** Eq. 21 is right. What the paper concludes from it, $V^* = M^{-1} W^\top$, needs one more word,
+because $S$ stands behind the bracket: see [below](#when-the-covariance-is-singular).
+
+### Equation 22
+
+**The paper says** that the derivative in the decoder is, as our copy prints,
+
+$$ \frac{\partial}{\partial W} \big( -(B) + (C) \big)
+= \frac{N}{\sigma^2} \Big( S V^\top - D W - W V S V^\top \Big) = 0 . \tag{22} $$
+
+The second term should be $-W D$:
+
+$$ \frac{\partial}{\partial W} \big( -(B) + (C) \big)
+= \frac{N}{\sigma^2} \Big( S V^\top - W D - W V S V^\top \Big) = 0 . $$
+
+**Derivation.** $W$ does not occur in $(B)$. In $\overline{(C)}$ it occurs in three traces.
+
+1. $d \operatorname{tr}(W D W^\top) = 2 \operatorname{tr}(D W^\top dW)$, by step 1 of Eq. 21 with the
+   symmetric $D$ in the place of $S_\mu$ and $W$ in the place of $V$. So
+   $G^\top = 2 D W^\top$ and $G = 2 W D$: the transpose reverses the order.
+2. $\operatorname{tr}(W\, V S_\mu V^\top W^\top)$ is the same with $V S_\mu V^\top$ ($k \times k$, symmetric)
+   for $D$: the gradient is $2 W V S_\mu V^\top$.
+3. $d \operatorname{tr}(W V S_\mu) = \operatorname{tr}(dW\, V S_\mu) = \operatorname{tr}(V S_\mu\, dW)$: the
+   gradient is $(V S_\mu)^\top = S_\mu V^\top$.
+
+With the factors $-\tfrac{1}{2s}$, $-\tfrac{1}{2s}$ and $+\tfrac{2}{2s}$,
+
+$$ \frac{\partial L_\beta}{\partial W} = \frac1s \Big( S_\mu V^\top - W D - W V S_\mu V^\top \Big) . $$
+
+There is no $\beta$ in it: the KL term never sees the decoder. Dimensions: $W D$ is
+$(n \times k)(k \times k)$, and scales the $i$-th column of $W$ by $D_i$; $D W$ would be
+$(k \times k)(n \times k)$, which does not exist unless $n = k$. $\square$
+
+**Check.**
+"""
+
+# %%
+check_gradient(22, "W")
+check_small_gradient(22, "W", exact_W)
+
+# %% [markdown]
+r"""
+#### The second term of Eq. 22 as printed
+
+With $n = 4$ and $k = 2$ it cannot be formed:
+"""
+
+# %%
+try:
+    np.diag(D) @ W
+except ValueError:
+    print(f"D is {np.diag(D).shape} and W is {W.shape}: there is no product D W")
+    print(f"W D is {(W @ np.diag(D)).shape}, the size of W")
+
+# %% [markdown]
+r"""
+With $n = k$ it can. SymPy's derivative, minus the corrected form and minus the printed one:
+"""
+
+# %%
+corrected = (Sm * Vm.T - Wm * Dm - Wm * Vm * Sm * Vm.T) / s_
+as_printed = (Sm * Vm.T - Dm * Wm - Wm * Vm * Sm * Vm.T) / s_
+print("corrected:", sp.simplify(exact_W - corrected))
+print("printed, times σ²:", sp.simplify(s_ * (exact_W - as_printed)))
+
+# %%
+numbers_printed = np.array(as_printed.subs(at), float)
+off_by = np.abs(numbers_printed - at_both(exact_W)[0]).max()
+print(f"at the numbers above, the printed form is off by {off_by:.2f}, the corrected one is exact")
+assert np.allclose(np.array(corrected.subs(at), float), at_both(exact_W)[0])
+
+# %% [markdown]
+r"""
+$D W$ scales the *rows* of $W$, where the columns are meant. Entry $(i, j)$ of $D W - W D$ is
+$(D_i - D_j) W_{ij}$, so the two agree exactly when $W_{ij} = 0$ wherever $D_i \ne D_j$: with distinct variances,
+only for a diagonal $W$.
+
+## The equations that are missing
+
+The paper says that derivatives must be taken in $\mu$, $D$, $W$, $V$ and $\sigma^2$, fixes $\mu$, and gives
+three of the others. Here are the two that are left.
+
+**$\sigma^2$.** It occurs in $(C)$ only. Let
+$R = \frac1N \sum_i \mathbb E_{q(z \mid x_i)} \|x_i - \mu - Wz\|^2$, the average squared error of a
+reconstruction from a *sampled* code. By Eqs 18 and 19,
+$R = \operatorname{tr}\big( (I - WV) S_\mu (I - WV)^\top \big) + \operatorname{tr}(W D W^\top)$ and
+$\overline{(C)} = -\tfrac{R}{2s} - \tfrac n2 \log 2\pi s$, where $R$ does not depend on $s$. Hence
+
+$$ \frac{\partial L_\beta}{\partial s} = \frac{R}{2s^2} - \frac{n}{2s} = \frac{n}{2 s^2} (s^* - s) = 0, \qquad
+s^* = \frac Rn = \frac{1}{n}\, \mathbb E\, \|x - \mu - Wz\|^2 . $$
+
+Here $R > 0$ unless $W = 0$ and every sample equals $\mu$, because
+$R \ge \operatorname{tr}(W D W^\top) = \sum_i D_i \|w_i\|^2$, and with $W = 0$ it is $\operatorname{tr}(S_\mu)$.
+The derivative is positive below $s^*$ and negative above, so $s^*$ is the one maximum for given $W$, $V$,
+$D$: the mean squared error per dimension, for any $\beta$. Two things to notice. The error is that of sampled
+codes; the error at the mean of the code is smaller by $\operatorname{tr}(W D W^\top)$, and leads to a
+$\sigma^2$ that is too small. And nothing here is special to a linear decoder: for any Gaussian decoder with
+one $\sigma^2$ for all inputs, the best one is the mean squared error per dimension, at sampled codes.
+
+**$\mu$.** With the encoder's mean tied to the decoder's, as $V(x - \mu)$, $\mu$ occurs in the two quadratics.
+The terms that contain $y$ are
+
+$$ -\tfrac\beta2\, y^\top V^\top V y - \tfrac{1}{2s} \|(I - WV)\, y\|^2 = -\tfrac12\, y^\top P\, y, \qquad
+P = \beta V^\top V + \tfrac1s (I - WV)^\top (I - WV) . $$
+
+As $y = x - \mu$, the gradient in $\mu$ is $P y$, and on average $P (\bar x - \mu)$. For $\beta > 0$ the
+matrix $P$ is positive definite: if $a^\top P a = 0$, both squares vanish, so $V a = 0$ and $a = W V a = 0$.
+Hence $\mu = \bar x$ is the only stationary point and the maximum, for *every* $W$, $V$, $D$, $s$, which is
+more than the paper needs.
+
+**Check** of both, against automatic differentiation and finite differences at both values of $\beta$. (They
+have no number in the paper, so they do not enter the ledger.)
+"""
+
+# %%
+P = [beta * V.T @ V + (np.eye(n) - W @ V).T @ (np.eye(n) - W @ V) / s for beta in betas]
+for beta, matrix, gradient, by_torch in zip(betas, P, ours, automatic, strict=True):
+    assert np.allclose(gradient.sigma2, by_torch[4], rtol=1e-10, atol=0)
+    assert np.allclose(gradient.sigma2, differences("sigma2", beta), rtol=1e-7, atol=0)
+    by_mu = matrix @ (moments.mean - mu)
+    assert np.allclose(by_mu, by_torch[3], rtol=1e-10) and np.allclose(by_mu, differences("mu", beta), rtol=1e-6)
+print("both derivatives agree with PyTorch's and with finite differences")
+
+# %%
+points, weights = draws(seed=6)
+sampled_error = ((y[:, None] - points @ W.T) ** 2).sum(axis=-1).mean()
+best_s = s + 2 * s**2 / n * ours[0].sigma2
+close = abs(sampled_error / n / best_s - 1) < 0.01
+print(f"s* = {best_s:.4f}; the sampled mean squared error is within 1 %: {close}")
+at_best = LinearVAE(W, V, D, mu, best_s).gradients(moments).sigma2
+print("derivative at s* below 1e-12:", abs(at_best) < 1e-12)
+print("error at the mean code, per dimension:", (((y - m @ W.T) ** 2).sum(axis=1).mean() / n).round(4))
+
+# %% [markdown]
+r"""
+## The best encoder
+
+**The paper says** that the equations give "the expected solution for the variational distribution directly":
+
+$$ D^* = \sigma^2 \big( \operatorname{diag}(W^\top W) + \sigma^2 I \big)^{-1}, \qquad V^* = M^{-1} W^\top , $$
+
+and that this recovers the true posterior mean in all cases, and the correct posterior covariance when the
+columns of $W$ are orthogonal. We derive it for any $\beta > 0$, prove that it is the maximum and not merely a
+stationary point, and then prove the two statements. Let
+
+$$ \theta = \beta s, \qquad M_\theta = W^\top W + \theta I_k , $$
+
+so that $M_\theta = M$ at $\beta = 1$. In $L_\beta$ the encoder's two parts do not meet: one set of terms
+contains $D$, another $V$, none both. So they can be maximised one at a time.
+
+**$D$.** The terms with $D_i$ are
+$f_i(D_i) = \tfrac12 \big[ \beta \log D_i - (\beta + \|w_i\|^2 / s)\, D_i \big]$. The second derivative is
+$-\beta / (2 D_i^2) < 0$, so $f_i$ is strictly concave. Its derivative, which is [Eq. 20](#equation-20),
+vanishes at
+
+$$ D_i^* = \frac{\beta}{\beta + \|w_i\|^2 / s} = \frac{\theta}{\|w_i\|^2 + \theta} , $$
+
+and a strictly concave function has no other maximum. At $\beta = 1$ this is the paper's $D^*$. It is at most 1,
+and 1 only for a column that is zero: no best encoder is less certain than the prior.
+
+**$V$.** The terms with $V$ are, in the traces above and with
+$\operatorname{tr}(W V S_\mu) = \operatorname{tr}(V S_\mu W)$,
+
+$$ g(V) = -\tfrac{1}{2s} \Big[ \operatorname{tr}(M_\theta V S_\mu V^\top)
+- 2 \operatorname{tr}(V S_\mu W) \Big] . $$
+
+Complete the square. Let $V^* = M_\theta^{-1} W^\top$, so that $M_\theta V^* = W^\top$, and transposed
+$V^{*\top} M_\theta = W$. Then
+
+$$ \operatorname{tr}\big( M_\theta (V - V^*) S_\mu (V - V^*)^\top \big)
+= \operatorname{tr}(M_\theta V S_\mu V^\top) - 2 \operatorname{tr}(V S_\mu V^{*\top} M_\theta)
++ \operatorname{tr}(M_\theta V^* S_\mu V^{*\top}) , $$
+
+where the two mixed terms are traces of a matrix and its transpose, hence equal. The second term on the right
+is $-2 \operatorname{tr}(V S_\mu W)$, and the third does not contain $V$. So
+
+$$ g(V) = g(V^*) - \tfrac{1}{2s} \operatorname{tr}\big( M_\theta (V - V^*) S_\mu (V - V^*)^\top \big)
+= g(V^*) - \tfrac{1}{2s} \big\| M_\theta^{1/2} (V - V^*)\, S_\mu^{1/2} \big\|^2 . $$
+
+The norm is the sum of the squared entries. So $g$ is concave, $V^*$ is a maximum, and $V$ is another exactly
+when $M_\theta^{1/2} (V - V^*)\, S_\mu^{1/2} = 0$. As $M_\theta$ is positive definite this says
+$(V - V^*)\, S_\mu = 0$, and *if $S_\mu$ is nonsingular*, $V = V^*$. Put differently: the data decide how much
+a wrong $V$ costs, but not which $V$ is right. $\square$
+"""
+
+# %%
+plots.show_source(optimal_encoder)
+
+# %% [markdown]
+r"""
+**Check.** An optimiser over $V$ and $\log D$, from a random start, with nothing but values of the package's
+`elbo`, at $\beta = 1$ and $0.3$.
+"""
+
+
+# %%
+def unpack(numbers):
+    """V (k, n) and D (k,) from one vector."""
+    return numbers[: k * n].reshape(k, n), np.exp(numbers[k * n :])
+
+
+for beta in betas:
+    start = np.random.default_rng(1).standard_normal(k * n + k)
+    found = minimize(lambda p, beta=beta: -LinearVAE(W, *unpack(p), mu, s).elbo(moments, beta), start, tol=1e-10)
+    V_best, D_best = optimal_encoder(W, s, beta)
+    V_found, D_found = unpack(found.x)
+    assert np.allclose(V_found, V_best, atol=1e-4) and np.allclose(D_found, D_best, atol=1e-4)
+    print(f"β = {beta}: the optimiser's V and D agree with the formulas to 1e-4")
+
+# %% [markdown]
+r"""
+And the completed square, which says how much *any* other $V$ loses, at $\beta = 1$:
+"""
+
+# %%
+V_star, D_star = optimal_encoder(W, s)
+M, S_mu = W.T @ W + s * np.eye(k), y.T @ y / N
+loss = LinearVAE(W, V_star, D, mu, s).elbo(moments) - vae.elbo(moments)
+square_loss = np.trace(M @ (V - V_star) @ S_mu @ (V - V_star).T) / (2 * s)
+assert np.isclose(loss, square_loss, rtol=1e-10)
+print(f"our V loses {loss:.3f} nats against V*; the square gives {square_loss:.3f}")
+
+# %% [markdown]
+r"""
+**The posterior mean, in all cases.** By [Eq. 6](01_ppca.ipynb#equation-6) the true posterior of $z$ has mean
+$M^{-1} W^\top (x - \mu)$. At $\beta = 1$ this is $V^* (x - \mu)$, whatever $W$ is. A diagonal covariance does
+no harm to the mean.
+
+**The posterior covariance, exactly when the columns are orthogonal.** The true covariance is $s M^{-1}$, and
+$D^* = s \widetilde M^{-1}$ with $\widetilde M = \operatorname{diag}(W^\top W) + s I$, the diagonal part of
+$M$. If the columns of $W$ are orthogonal, $W^\top W$ is diagonal, $M = \widetilde M$, and the two agree.
+Conversely, if $s M^{-1} = s \widetilde M^{-1}$, then $M = \widetilde M$ is diagonal, and so is
+$W^\top W = M - s I$: the columns are orthogonal. (Zero columns are orthogonal to everything.) In that case,
+and only then, $q$ is the posterior, term (A) is zero for every $x$, and the ELBO is $\log p(x)$. $\square$
+"""
+
+
+# %%
+def mean_and_covariance_right(W):
+    """Whether the best encoder has the true posterior's mean, and its covariance."""
+    V_best, D_best = optimal_encoder(W, s)
+    means, covariance = ppca.PPCA(W, mu, s).posterior(x)
+    return np.allclose(y @ V_best.T, means), np.allclose(np.diag(D_best), covariance)
+
+
+orthogonal = np.linalg.qr(W)[0] * np.array([1.5, 0.6])
+print("generic W: mean right {}, covariance right {}".format(*mean_and_covariance_right(W)))
+print("orthogonal columns: mean right {}, covariance right {}".format(*mean_and_covariance_right(orthogonal)))
+
+# %% [markdown]
+r"""
+**Note.** Two small things about the sentence in the paper. It draws both $D^*$ and $V^*$ from Eq. 20; $V^*$
+is from [Eq. 21](#equation-21). And at $\beta \ne 1$ the best encoder is the one that belongs to another model,
+with $\theta = \beta \sigma^2$ in the place of $\sigma^2$: its mean is that model's posterior mean, and its
+covariance that model's posterior covariance exactly when the columns are orthogonal. A $\beta$ below 1 makes the
+encoder believe that there is less noise than the decoder says.
+[Chapter 7](07_what_linear_theory_predicts.ipynb) follows this
+thread.
+
+## When the covariance is singular
+
+Eq. 21 has $S$ behind the bracket, so the bracket itself need not vanish. By the completed square, the best
+encoders are all of $V^* + A$ with $A S_\mu = 0$: the rows of $A$ may be any vectors in the null space of
+$S_\mu$. With $\mu = \bar x$ the null space of $S$ consists of the directions in which the data do not vary at
+all, since $a^\top S a = \frac1N \sum_i (a^\top (x_i - \bar x))^2$. So the encoders agree on every sample, and
+differ only where no sample has ever been.
+
+This is no curiosity. MNIST has 784 pixels and a covariance of rank 712. Take ten latents at the maximum
+likelihood solution, and add to $V^*$ anything we like in the 72 directions that are left.
+"""
+
+# %%
+mnist = data.mnist_moments()
+rank = int((mnist.eigenvalues > 0).sum())
+decoder = ppca.fit(mnist, 10)
+V_best, D_best = optimal_encoder(decoder.W, decoder.sigma2)
+null = mnist.eigenvectors[:, rank:]
+A = rng.standard_normal((10, 784)) @ null @ null.T
+both = (V_best, V_best + 5 * A)
+encoders = [LinearVAE(decoder.W, V_any, D_best, mnist.mean, decoder.sigma2) for V_any in both]
+print(f"rank {rank}; largest entry of V* {np.abs(V_best).max():.2f}, of what we add {np.abs(5 * A).max():.1f}")
+for encoder in encoders:
+    slope = np.abs(encoder.gradients(mnist).V).max()
+    assert np.isclose(encoder.elbo(mnist), encoder.log_likelihood(mnist), rtol=1e-9)
+    print(f"ELBO {encoder.elbo(mnist):.4f} nats, largest derivative in V below 1e-8: {slope < 1e-8}")
+
+# %% [markdown]
+r"""
+Two different encoders, both stationary, with the same ELBO, which is the log likelihood. They part company on
+an image that lights a pixel that is black in every training image:
+"""
+
+# %%
+dark = np.flatnonzero(np.diag(mnist.covariance) == 0)
+image = mnist.mean.copy()
+image[dark[0]] += 1.0
+codes = [encoder.V @ (image - encoder.mu) for encoder in encoders]
+print(len(dark), "pixels are black in every training image; one of them lit:")
+assert np.allclose(codes[0], 0, atol=1e-12)
+lengths = [np.linalg.norm(code) for code in codes]
+print(f"length of its code: {lengths[0]:.1f} with V*, {lengths[1]:.1f} with the other")
+
+# %% [markdown]
+r"""
+$V^*$ ignores the pixel, as the true posterior does: no column of $W$ reaches it, so it says nothing about
+$z$. The other encoder reports it as news. What the data determine is $V$ on their own span; off it, gradient
+descent (with $\mu$ at the mean) leaves $V$ where it was initialised, because the gradient is zero there.
+"Recovering the true posterior mean in all cases" holds on the span of the data, and everywhere if $S$ is
+nonsingular.
+
+A picture of the same thing, with the small generic model and its data projected on the plane of their first two
+principal directions: the first row of $V$ moves away from that of $V^*$ by a distance $r$, once in a direction in
+which the projected data vary and once in one in which they do not. On the right, with the data as they were, the
+objective as $\sigma^2$ moves, all else fixed.
+"""
+
+# %%
+basis = Moments.from_samples(x).eigenvectors
+flat_moments = Moments.from_samples((x - moments.mean) @ basis[:, :2] @ basis[:, :2].T)
+reach = np.linspace(-1.5, 1.5, 61)
+
+
+def along(direction):
+    """ELBO on the flat data as the first row of V leaves V* along a direction, for each reach."""
+    steps = [V_star + np.outer([r, 0], direction) for r in reach]
+    return [LinearVAE(W, V_any, D_star, flat_moments.mean, s).elbo(flat_moments) for V_any in steps]
+
+
+noise = np.geomspace(2, 40, 200)
+heights = [LinearVAE(W, V, D, mu, value).elbo(moments) for value in noise]
+
+# %% mystnb={"image": {"alt": "The ELBO is a parabola along u1 and flat along u4; beside it, one peak at s*"}}
+fig, (left, right) = plots.figure(1, 2, width=8.4, height=3.4)
+left.plot(reach, along(basis[:, 0]), "-", label="along $u_1$: the data vary")
+left.plot(reach, along(basis[:, 3]), "--", label="along $u_4$: they do not")
+left.set(xlabel="distance r of the first row of V from V*", ylabel="ELBO (nats per sample)")
+left.legend(loc="lower center", fontsize=8.5)
+right.semilogx(noise, heights, "-", label="ELBO, generic W, V, D, μ")
+right.plot(best_s, LinearVAE(W, V, D, mu, best_s).elbo(moments), "ko", label="$s^* = E\\,|x - μ - Wz|^2 / n$")
+right.set(xlabel="noise variance σ²", ylabel="ELBO (nats per sample)")
+right.set_xticks([2, 5, 10, 20, 40], ["2", "5", "10", "20", "40"])
+right.minorticks_off()
+_ = right.legend(loc="lower center", fontsize=8.5)
+
+# %% [markdown]
+r"""
+On the left, the solid line is the parabola of the completed square and has its top at $V^*$; the dashed one
+is exactly flat, so nothing pulls $V$ to $V^*$ in that direction. On the right, the one peak is where the
+missing equation puts it.
+
+## When the columns are not orthogonal
+
+Then $D^*$ is not the true covariance. What is it? The true posterior has the precision (inverse covariance)
+$M / s$, and
+
+$$ D_i^* = \frac{s}{M_{ii}} = \frac{1}{(\text{posterior precision})_{ii}} . $$
+
+For a Gaussian this is the variance of $z_i$ when $x$ *and all other latents* are given: with the others
+fixed, the log posterior is a quadratic in $z_i$ with second derivative $-M_{ii}/s$. The variance of $z_i$
+given $x$ alone is $(s M^{-1})_{ii}$. It is never smaller:
+
+$$ D_i^* = \frac{s}{M_{ii}} \;\le\; s\, (M^{-1})_{ii}, \qquad
+\text{with equality exactly when } w_i \text{ is orthogonal to all other columns.} $$
+
+*Proof.* Let $e_i$ be the $i$-th unit vector. By the Cauchy–Schwarz inequality
+
+$$ 1 = (e_i^\top e_i)^2 = \big( (M^{1/2} e_i)^\top (M^{-1/2} e_i) \big)^2
+\le (e_i^\top M e_i)(e_i^\top M^{-1} e_i) = M_{ii}\, (M^{-1})_{ii} . $$
+
+Equality holds exactly when $M^{1/2} e_i$ and $M^{-1/2} e_i$ are multiples of each other; multiply by
+$M^{1/2}$: when $M e_i$ is a multiple of $e_i$, that is, when $M_{ji} = w_j^\top w_i = 0$ for all $j \ne i$.
+$\square$
+
+So a diagonal encoder, at its best, *underestimates* the marginal variances of the posterior: the usual price
+of a factorised $q$ that minimises $KL(q \Vert p)$ rather than $KL(p \Vert q)$. Here is the case $n = k = 2$
+with two columns of length 1.5 and $\sigma^2 = 0.5$, as the angle $\varphi$ between them varies. Then
+$M_{11} = M_{22} = a = 2.75$ and $M_{12} = 2.25 \cos\varphi$, and the ratio of the two variances is
+$D_i^* / (s M^{-1})_{ii} = 1 - M_{12}^2 / a^2$ (the second exercise).
+"""
+
+
+# %%
+def two_columns(angle, length=1.5):
+    """A decoder (2, 2) with two columns of one length at an angle, in radians."""
+    return length * np.array([[1, np.cos(angle)], [0, np.sin(angle)]])
+
+
+def posterior_and_best(W, sigma2):
+    """Covariance of the true posterior (k, k), and the best D (k,)."""
+    covariance = sigma2 * np.linalg.inv(W.T @ W + sigma2 * np.eye(W.shape[1]))
+    return covariance, optimal_encoder(W, sigma2)[1]
+
+
+# %%
+angles = np.linspace(5, 175, 171)
+ratios, gaps = [], []
+for angle in np.deg2rad(angles):
+    covariance, variances = posterior_and_best(two_columns(angle), 0.5)
+    assert np.allclose(variances / np.diag(covariance), 1 - (2.25 * np.cos(angle) / 2.75) ** 2)
+    ratios.append(variances[0] / covariance[0, 0])
+    gaps.append(posterior_gap(two_columns(angle), 0.5))
+covariance, variances = posterior_and_best(two_columns(np.deg2rad(40)), 0.5)
+circle = 2 * np.stack([np.cos(np.linspace(0, 2 * np.pi, 200)), np.sin(np.linspace(0, 2 * np.pi, 200))])
+print(f"at 40 degrees: marginal variance {covariance[0, 0]:.3f}, D* {variances[0]:.3f}")
+
+# %% mystnb={"image": {"alt": "A tilted ellipse around a round one; beside it, a variance ratio, 1 at 90 degrees"}}
+fig, (left, right) = plots.figure(1, 2, width=8.4, height=3.6)
+left.plot(*(np.linalg.cholesky(covariance) @ circle), "-", label="true posterior")
+left.plot(*(np.sqrt(variances)[:, None] * circle), "--", label="best diagonal q")
+left.set(xlabel="$z_1$ minus its mean", ylabel="$z_2$ minus its mean", aspect="equal")
+left.set(xlim=(-1.7, 1.7), ylim=(-1.7, 2.3))
+left.legend(loc="upper right", fontsize=8.5)
+right.plot(angles, ratios, "-", label="$D_i^*$ / marginal variance")
+right.plot(angles, gaps, "--", label="log p − ELBO (nats)")
+right.set(xlabel="angle between the columns (degrees)", ylim=(0, 1.25), xticks=[0, 45, 90, 135, 180])
+right.set_ylabel("ratio (no unit), or nats per sample")
+_ = right.legend(loc="upper right", fontsize=8.5)
+
+# %% [markdown]
+r"""
+On the left, two standard deviations of the posterior and of the best diagonal $q$, for columns at 40 degrees.
+$q$ has the right centre and cannot tilt. It meets the posterior's ellipse on the axes, where one latent is held
+at its mean, as the conditional variances say it must, and misses how far the ellipse reaches beyond. On the
+right, only at 90 degrees are the variances right and the ELBO tight. The dashed curve is what
+[chapter 5](05_theorem_1.ipynb#equation-26) is about: rotating the columns toward orthogonality leaves $\log p(x)$
+alone and closes this gap.
+
+The inequality, on a thousand random decoders with four latents:
+"""
+
+# %%
+trials = np.random.default_rng(2).standard_normal((1000, 6, 4))
+worst = 1.0
+for trial in trials:
+    covariance, variances = posterior_and_best(trial, 0.5)
+    ratio = variances / np.diag(covariance)
+    assert (ratio < 1).all()
+    worst = min(worst, ratio.min())
+print(f"D* is below the marginal variance in all 4,000 cases; smallest ratio below 0.2: {worst < 0.2}")
+
+# %% [markdown]
+r"""
+## The ELBO with the encoder eliminated
+
+As the best encoder is known for every decoder, it can be put into the objective, which is then a function of
+the decoder alone: the *profile* ELBO. It is what [chapter 5](05_theorem_1.ipynb) studies. Let $\mu = \bar x$,
+so that $S_\mu = S$.
+
+The terms with $D$ are $\tfrac12 \sum_i \big[ \beta \log D_i + \beta - (\beta + \|w_i\|^2 / s)\, D_i \big]$.
+Since $\beta + \|w_i\|^2/s = \beta / D_i^*$, the last two cancel at $D^*$, and
+$\tfrac\beta2 \sum_i \log D_i^*$ is left.
+
+The terms with $V$, and $\operatorname{tr}(S)$, are the average of
+$-\tfrac\beta2 \|Vy\|^2 - \tfrac{1}{2s} \|(I - WV) y\|^2$, that is $-\tfrac12 \operatorname{tr}(P S)$ with the
+matrix $P$ of the equation for $\mu$. At $V^* = M_\theta^{-1} W^\top$ it simplifies. Let
+$C_\theta = W W^\top + \theta I_n$. By [chapter 1](01_ppca.ipynb#equation-6), with $\theta$ for $s$,
+$M_\theta^{-1} W^\top = W^\top C_\theta^{-1}$. Hence
+$I - W V^* = I - W W^\top C_\theta^{-1} = (C_\theta - W W^\top)\, C_\theta^{-1} = \theta\, C_\theta^{-1}$, and
+with $1/s = \beta/\theta$
+
+$$ P = \beta\, C_\theta^{-1} W W^\top C_\theta^{-1} + \tfrac{\beta}{\theta}\, \theta^2\, C_\theta^{-2}
+= \beta\, C_\theta^{-1} (W W^\top + \theta I)\, C_\theta^{-1} = \beta\, C_\theta^{-1} . $$
+
+Putting the pieces together, with $\widetilde M_\theta = \operatorname{diag}(W^\top W) + \theta I$,
+
+$$ \max_{V, D} L_\beta = -\tfrac12 \Big[ n \log 2\pi s
++ \beta \sum_i \log \frac{(\widetilde M_\theta)_{ii}}{\theta} + \beta \operatorname{tr}(C_\theta^{-1} S) \Big] . $$
+
+At $\beta = 1$ compare it with $\ell$, the average of $\log p$: by the determinant identity
+$\log \det C = (n - k) \log s + \log \det M$ of [chapter 1](01_ppca.ipynb#equation-5),
+$\ell = -\tfrac12 \big[ n \log 2\pi s + \log \det M - k \log s + \operatorname{tr}(C^{-1} S) \big]$. The two
+differ in one place only: where $\log p$ has $\log \det M$, the ELBO has $\log \det \widetilde M$. Their
+difference, $\tfrac12 (\log \det \widetilde M - \log \det M)$, is [Eq. 26](05_theorem_1.ipynb#equation-26).
+"""
+
+# %%
+plots.show_source(profile_elbo)
+
+# %%
+for beta in betas:
+    theta = beta * s
+    C_theta, widened = W @ W.T + theta * np.eye(n), (W**2).sum(axis=0) + theta
+    fit_term = np.trace(np.linalg.solve(C_theta, moments.covariance))
+    closed = -(n * np.log(2 * np.pi * s) + beta * np.log(widened / theta).sum() + beta * fit_term) / 2
+    assert np.isclose(profile_elbo(W, moments, s, beta), closed, rtol=1e-12)
+    print(f"β = {beta}: package and closed form agree at {closed:.3f} nats")
+
+# %% [markdown]
+r"""
+The determinants' difference is the average of term (A), which we typed in at the beginning:
+"""
+
+# %%
+best = LinearVAE(W, V_star, D_star, moments.mean, s)
+gap = (np.log((W**2).sum(axis=0) + s).sum() - np.linalg.slogdet(M)[1]) / 2
+assert np.allclose(term_A(best, x), gap, rtol=1e-9)
+assert np.isclose(best.log_likelihood(moments) - best.elbo(moments), gap, rtol=1e-9)
+print(f"term (A) with the best encoder is {gap:.4f} nats for every sample")
+
+# %% [markdown]
+r"""
+## What we showed
+
+- $\log p(x)$ is (A) − (B) + (C) for any encoder ([Eq. 14](#equation-14)), and each term has a closed form
+  (Equations [15](#equation-15) to [19](#equation-19)), which rests on one fact, the average of a quadratic.
+- The objective sees the data through their mean and covariance only, for any $\mu$, at any $\beta$.
+- The derivatives in $D$, $V$ and $W$ ([Eq. 20](#equation-20), [21](#equation-21), [22](#equation-22)), at any
+  $\beta$, and the two that are missing: $s^* = \mathbb E \|x - \mu - Wz\|^2 / n$, and $\mu^* = \bar x$ for
+  every choice of the rest.
+- Four slips, each shown by computation: the first term of [Eq. 17](#equation-17), the bracket of [Eqs
+  18](#equation-18) and [19](#equation-19), the order of factors in [Eq. 22](#equation-22), and the letters
+  $d$ and $q$. None of them touches the paper's argument.
+- The best encoder is unique, a concave maximum, if $S$ is nonsingular; otherwise $V^*$ is free where the data
+  do not vary, as on MNIST.
+- It has the true posterior's mean always, and its covariance exactly when the columns of $W$ are orthogonal.
+  If they are not, $D_i^*$, the inverse of the $i$-th diagonal entry of the precision, is too small for every
+  column that is not orthogonal to all the others.
+
+## Exercises
+
+**1. An encoder without the restriction.** Let $D$ be any symmetric positive definite matrix $\Sigma$. Show
+that the derivative of the ELBO in it is $\tfrac12 (\Sigma^{-1} - I - \tfrac1s W^\top W)$, find the best
+$\Sigma$, and show that the ELBO is then $\log p$, whatever $W$ is. Check it with PyTorch.
+"""
+
+# %% tags=["hide-cell"]
+# d log det Σ = tr(Σ⁻¹ dΣ), and E zᵀAz = mᵀAm + tr(AΣ) holds for any Σ. So -(B) + (C) contains Σ in
+# ½ [log det Σ - tr Σ - tr(WᵀW Σ)/s], and its derivative is ½ (Σ⁻¹ - I - WᵀW/s). It vanishes at
+# Σ = s (WᵀW + sI)⁻¹ = s M⁻¹: with V*, the true posterior. Then (A) = 0 in Eq. 14.
+Sigma = torch.tensor(s * np.linalg.inv(M), requires_grad=True)
+gram = W_t.T @ W_t
+with_Sigma = (torch.logdet(Sigma) - torch.trace(Sigma) - torch.trace(gram @ Sigma) / s) / 2
+(slope,) = torch.autograd.grad(with_Sigma, Sigma)
+with_D = (np.log(D_star) - D_star - (W**2).sum(axis=0) * D_star / s).sum() / 2
+unrestricted = best.elbo(moments) - with_D + with_Sigma.item()
+assert slope.abs().max() < 1e-12
+assert np.isclose(unrestricted, best.log_likelihood(moments), rtol=1e-12)
+print("with Σ = s M⁻¹ the ELBO is the log likelihood, and the slope is zero")
+
+# %% [markdown]
+r"""
+**2. How much too small?** For $k = 2$ show that $D_i^* / (s M^{-1})_{ii} = 1 - M_{12}^2 / (M_{11} M_{22})$
+for both latents: one minus the squared correlation of the posterior. Which ratio can two parallel columns of
+squared length $c$ reach as $s$ goes to zero?
+"""
+
+# %% tags=["hide-cell"]
+# M⁻¹ has the diagonal entries M_22 / det M and M_11 / det M, with det M = M_11 M_22 - M_12². So
+# D_1* / (s M⁻¹)_11 = (s / M_11) / (s M_22 / det M) = det M / (M_11 M_22), and the same for the second latent.
+# Parallel columns: M_12 = c, M_ii = c + s, and the ratio is 1 - c² / (c + s)², about 2 s / c: it goes to 0.
+covariance = s * np.linalg.inv(M)
+correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+assert np.allclose(D_star / np.diag(covariance), 1 - correlation**2)
+for tiny in (0.1, 0.01, 0.001):
+    covariance, variances = posterior_and_best(two_columns(0.0, length=1.0), tiny)
+    print(f"parallel columns, c = 1, σ² = {tiny}: ratio {variances[0] / covariance[0, 0]:.4f}")
+
+# %% [markdown]
+r"""
+**3. The price of a wrong variance.** An encoder has the right mean, but each of its variances is $t$ times
+the best one. Show that this costs $\tfrac12 (t - 1 - \log t)$ nats per latent, whatever $W$, $\sigma^2$ and
+the data. What does a factor of two cost?
+"""
+
+# %% tags=["hide-cell"]
+# With β = 1 the terms with D_i are ½ [log D_i - D_i / D_i*]. At D_i = t D_i* they are ½ [log D_i* + log t - t],
+# which is lower than at t = 1 by ½ (t - 1 - log t).
+for factor in (0.5, 2.0):
+    worse = LinearVAE(W, V_star, factor * D_star, moments.mean, s)
+    price = (best.elbo(moments) - worse.elbo(moments)) / k
+    assert np.isclose(price, (factor - 1 - np.log(factor)) / 2, rtol=1e-9)
+    print(f"variances times {factor}: {price:.4f} nats per latent")
+
+# %% [markdown]
+r"""
+**4. Climbing without a step size.** Solve Eq. 22 for $W$ with everything else fixed. Is the solution a
+maximum? Then alternate: best encoder, best $W$, best $\sigma^2$. No step can lower the ELBO. Does it reach
+the maximum likelihood of [chapter 1](01_ppca.ipynb#equation-8), and do the columns become orthogonal?
+"""
+
+# %% tags=["hide-cell"]
+# Eq. 22 with S at μ = mean: W (D + V S Vᵀ) = S Vᵀ. The matrix in brackets is positive definite because D is,
+# so W = S Vᵀ (D + V S Vᵀ)⁻¹, a regression of x on z. In W the ELBO is -tr(W (D + V S Vᵀ) Wᵀ) / 2s plus something
+# linear: concave, so this is the maximum. (The whole is variational EM.)
+known, *_ = data.synthetic_ppca(500, [6, 3, 1, 1, 1, 1], k=2, seed=3)
+known_moments = Moments.from_samples(known)
+S, W_em, s_em = known_moments.covariance, np.random.default_rng(4).standard_normal((6, 2)), 1.0
+elbos = []
+for _ in range(300):
+    V_em, D_em = optimal_encoder(W_em, s_em)
+    W_em = S @ V_em.T @ np.linalg.inv(np.diag(D_em) + V_em @ S @ V_em.T)
+    error = (np.eye(6) - W_em @ V_em) @ S @ (np.eye(6) - W_em @ V_em).T
+    s_em = (np.trace(error) + (W_em**2).sum(axis=0) @ D_em) / 6
+    elbos.append(profile_elbo(W_em, known_moments, s_em))
+
+# %% tags=["hide-cell"]
+assert (np.diff(elbos) > -1e-12).all()
+short = ppca.max_log_likelihood(known_moments)[1] - elbos[-1]
+cosine = W_em[:, 0] @ W_em[:, 1] / np.linalg.norm(W_em, axis=0).prod()
+print(f"within 1e-6 nats of the maximum: {short < 1e-6}; columns orthogonal to 1e-3: {abs(cosine) < 1e-3}")
+
+# %% [markdown]
+r"""
+## References
+
+The paper is [Lucas et al., 2019](../book/references.md); Equations 14 to 22 are in its Appendix C. It takes
+the rules for matrix derivatives from [Petersen & Pedersen, 2012](../book/references.md), where many more are
+listed. The alternation of the last exercise, with an unrestricted encoder, is the expectation–maximisation
+algorithm of [Tipping & Bishop, 1999](../book/references.md).
+
+## Versions
+"""
+
+# %% tags=["nbval-ignore-output"]
+import platform
+from importlib.metadata import version
+
+print("python", platform.python_version())
+for name in ("numpy", "scipy", "matplotlib", "torch", "sympy"):
+    print(name, version(name))
