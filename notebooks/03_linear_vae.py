@@ -226,8 +226,8 @@ print("off from the covariance of sampled decoder means: W D Wᵀ below 2%, the 
 r"""
 The printed form would be right if $D$ stood for $M$ and the covariance of $q$ were $\sigma^2 D^{-1}$, which
 is how the true posterior is written; perhaps it is a trace of such a parametrisation. With Eq. 9 as printed
-it cannot be meant: the paper goes on to say that the law of $\tilde x$ is unchanged by
-[Eq. 13](#equation-13), and that holds for $W D W^\top$, not for the printed covariance, as we compute there.
+it cannot be meant: from the law of $\tilde x$ the paper concludes that the linear VAE is invariant under
+[Eq. 13](#equation-13), and that follows from $W D W^\top$, not from the printed covariance, as we compute there.
 
 ## What the linear VAE learns
 
@@ -433,7 +433,7 @@ for the $R$ of Step 4. That difference is Corollary 1.
 
 **The paper says** that at the global optimum the columns of the decoder are the scaled principal components.
 
-**Derivation.** By Step 4 the best decoders for distinct $\lambda_1, \dots, \lambda_k$ are
+**Derivation.** By Steps 3 and 4 the best decoders for $\lambda_1 > \dots > \lambda_k > \lambda_{k+1}$ are
 $W = U_k (\Lambda_k - s I)^{1/2} R$ with $R$ a signed permutation: up to order and sign its columns are
 
 $$ w_i = \sqrt{\lambda_i - \sigma^2}\; u_i , \qquad \text{with} \quad
@@ -443,8 +443,9 @@ as the encoder's rows and variances. (The encoder is $V = M^{-1} W^\top$ and $D 
 $M = \Lambda_k$; on a covariance without full rank this is the simplest of several equivalent $V$.) So the
 scale is $\sqrt{\lambda_i - \sigma^2}$ and not $\sqrt{\lambda_i}$, the standard deviation of the data along
 $u_i$: the noise supplies the variance $\sigma^2$ in every direction, and the column only what is missing.
-When eigenvalues are equal, the columns of their group are some orthogonal basis of the common eigenspace,
-which is all that "the principal components" can mean there. When $\lambda_i = \sigma^2$ the column is zero
+When eigenvalues are equal, the columns of their group are some orthogonal basis of the common eigenspace (or
+of a part of it, if the group goes on beyond $\lambda_k$), which is all that "the principal components" can
+mean there. When $\lambda_i = \sigma^2$ the column is zero
 and has no direction.
 
 Do the five runs above agree? We compare directions by the modulus of their cosine, to leave the sign out.
@@ -649,8 +650,8 @@ $$ A^{-1} D A^{-\top} = D'^{1/2} Q^\top D^{-1/2}\, D\, D^{-1/2} Q D'^{1/2} = D'^
 
 which is diagonal, and $W A D' A^\top W^\top = W D W^\top$. $\square$
 
-Eq. 13 is the special case of a diagonal $Q$, with entries $\pm 1$. Any other rotation $Q$ does as well,
-and it mixes the columns. With $D' = D$ and a rotation by 40°:
+Eq. 13 is the special case of a diagonal $Q$, with entries $\pm 1$. Any other orthogonal $Q$ does as well, and
+unless it is a signed permutation it mixes the columns. With $D' = D$ and a rotation by 40°:
 """
 
 # %%
@@ -667,7 +668,8 @@ print(f"the ELBO differs by {abs(mixed.elbo(moments_13) - vae.elbo(moments_13)):
 
 # %% [markdown]
 r"""
-So what the VAE puts out identifies the span of the columns, and neither their lengths nor their directions.
+So for $k > 1$ what the VAE puts out identifies the span of the columns, and neither their lengths nor their
+directions.
 What identifies them is the ELBO, through the prior, and at its global maximum: there, for distinct
 eigenvalues, directions and lengths are fixed up to order and sign ([Corollary 1](#corollary-1)). "Always" has
 three exceptions: away from the maximum, within a group of equal eigenvalues, and for a collapsed column.
@@ -860,8 +862,8 @@ diagonal: the best $\Sigma$ is diagonal of itself, and $J$ *is* the ELBO of Eq. 
 [Theorem 1](05_theorem_1.ipynb). That a random start ends at the global maximum rests on the landscape:
 neither the log likelihood nor the ELBO has a local maximum that is not global at a given $s$
 ([chapter 2](02_stability.ipynb#equation-12), [chapter 5](05_theorem_1.ipynb)), the best value at each $s$ has
-a single peak ([Eq. 7](01_ppca.ipynb#equation-7), Step 4), and a random start lies on no saddle's way in, with
-probability one.
+a single peak ([Eq. 7](01_ppca.ipynb#equation-7), Step 4). So the only other places to end are saddle points.
+That a random start avoids those we do not prove for this update with its momentum; we see it in every run.
 
 The update does all this with two triangular factors, $M_\theta = A A^\top$ and
 $\theta I + Q^\top S Q = F F^\top$ with $Q = W A^{-\top}$. Then $V = A^{-\top} Q^\top$, so
@@ -876,7 +878,8 @@ plots.show_source(linear_vae._update)
 # %% [markdown]
 r"""
 The first return value is $J$ at the encoder just found:
-$-\tfrac12 [\, n \log 2 \pi s + \beta \log |M_\theta / \theta| + \tfrac1s \operatorname{tr}(S - Q^\top S Q) ]$.
+$-\tfrac12 [\, n \log 2 \pi s + \beta \log |M_\theta / \theta|
++ \tfrac1s ( \operatorname{tr} S - \operatorname{tr}(Q^\top S Q) ) ]$.
 The loop around the update adds Nesterov's momentum, takes it back whenever $J$ would fall, and ends when $J$
 has stopped rising beyond rounding. When $\sigma^2$ is learned, the first update is made at next to no noise,
 so that no latent collapses only because the noise has yet to come down.
@@ -1076,9 +1079,10 @@ direction in use has $\delta_k$ too much variance. Going from $k$ to $k + 1$ doe
 grows, and *all* earlier $c_i$ move further above their $\lambda_i$: a loss, since $\log c + \lambda / c$
 increases there. Second, $c_{k+1}$ moves from $s$ up to
 $\lambda_{k+1} + \delta_{k+1} = s + (\lambda_{k+1} - \sigma^2_{k+1})$: a gain at first, but if
-$\lambda_{k+1} \le s$, a loss as well. So from 222 on both parts lose, and the line falls strictly. Before
-that, as $\lambda_{k+1}$ comes down to $s$, the second part has less and less to gain and overshoots by
-$\delta_{k+1}$, while the first keeps costing: the peak must come earlier. It comes at 176.
+$\lambda_{k+1} \le s$, a loss as well. So from 222 on both parts lose, and the line falls strictly. Already
+before that, as $\lambda_{k+1}$ comes down to $s$, the second part has less and less to gain and overshoots by
+$\delta_{k+1}$, while the first keeps costing. So one expects an earlier peak; how much earlier depends on the
+spectrum. For MNIST it comes at 176.
 """
 
 # %%
@@ -1110,7 +1114,7 @@ additional latents do no harm at the optimum. They collapse: 78 of 300 columns a
 - [Eq. 13](#equation-13) leaves the outputs as they are and changes the ELBO; the outputs alone identify
   neither lengths nor directions; the ELBO identifies both, at its maximum.
 - Fixing $D = I$ makes the maximum a continuum, and lowers it by $\tfrac12 \sum (2 \sqrt{t_i} - 2 - \log t_i)$
-  at each $s$.
+  at each $s$, summed over the latents in use, $t_i = \lambda_i / s > 1$.
 - Random starts end at the maximum with the principal components as columns, MNIST included, and Figure 2's
   red line lies on the green. Its blue line falls in two of three readings, neither of which has the best $W$.
 

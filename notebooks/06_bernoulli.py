@@ -15,9 +15,10 @@ r"""
 
 Images in black and white ask for another observation model: each pixel is a coin whose bias depends on $z$.
 Appendix C.1 of the paper writes this model down (Equations 28 to 32), finds that the integrals have no closed
-form, and leaves it there. We go on. The integrals can be *computed*, to ten digits and with their gradients,
-and the question the paper wanted to ask, when does this model collapse, has a short exact answer: a threshold
-on $\beta$ that is the largest eigenvalue of a correlation matrix.
+form, and leaves it there. We go on. For a few latents the integrals can be *computed*, to about ten digits and
+with their gradients. And of the question when this model collapses, one part has a short exact answer:
+complete collapse becomes locally stable at a threshold on $\beta$, which for black and white data is the
+largest eigenvalue of their correlation matrix.
 
 **You need**: the ELBO, [Eq. 3](00_preliminaries.ipynb#equation-3), and integration by quadrature (a weighted
 sum of values at chosen nodes). **Time to run**: about 15 seconds on a laptop; no GPU needed.
@@ -207,8 +208,7 @@ ledger.check(
 r"""
 Then as a whole, for $n = k = 2$ (the first two rows of our $W$). We integrate $f$ over two boxes in the unit
 square, with SciPy's Simpson rule: over all of it, where a density gives 1, and over a part, whose probability
-we also find as the share of drawn $y$ that falls in. In one dimension ($n = k = 1$) the total must be 1 as
-well.
+we also get from SciPy's distribution function of the logits, and as the share of drawn $y$ that falls in.
 """
 
 
@@ -320,8 +320,8 @@ with gradient and Hessian
 $$ \nabla \phi = W^\top (x - y) - z, \qquad
 \nabla^2 \phi = -\big( W^\top \operatorname{diag}(y_i (1 - y_i))\, W + I_k \big), $$
 
-since $s' = y$ and $s'' = y (1 - y)$. The Hessian is negative definite everywhere, so $\phi$ has exactly one
-maximum $\hat z$, which Newton's method finds. Let $H = -\nabla^2 \phi(\hat z)$ and let $B$ be a $k \times k$
+since $s' = y$ and $s'' = y (1 - y)$. All eigenvalues of the Hessian are at most $-1$ everywhere, so $\phi$ is
+strictly concave and falls to $-\infty$ far out: it has exactly one maximum $\hat z$, which Newton's method finds. Let $H = -\nabla^2 \phi(\hat z)$ and let $B$ be a $k \times k$
 matrix with $B B^\top = H^{-1}$. Substitute $z = \hat z + B t$, so $dz = |B|\, dt$, and multiply and divide by
 the standard Gaussian density of $t$:
 
@@ -359,6 +359,7 @@ def probability(image):
     return dblquad(integrand, -6, 6, -6, 6, epsabs=1e-6, epsrel=1e-6)[0]
 
 
+# %%
 chosen = [1, 6]
 ledger.check(
     30,
@@ -587,7 +588,7 @@ for panel, z in zip(panels, np.linspace(-2.4, 2.4, 7), strict=True):
 # %% [markdown]
 r"""
 What the one latent has learned: the probabilities $y(z)$ as $z$ moves from $-2.4$ to $2.4$, from something
-like a 3 to something like a 6. The gradient of a quadrature rule is as good a training signal as any. The
+like a 3 to something like a 6. For one latent, then, the gradient of a quadrature rule does train the model. The
 paper's caution holds for many latents, where $m^k$ nodes are out of reach. But there one would use the ELBO,
 and the ELBO, as we see next, needs one-dimensional integrals only, whatever $k$ is.
 
@@ -741,12 +742,13 @@ with an offset of its own is what is needed. We give $q$ a free $m$ and $v$ for 
 least as good.
 
 **The best $q$.** The ELBO is concave in $m$ and $\sqrt{v}$, so each sample has one best $q$. Concavity: with
-$d_j = \sqrt{v_j}$, the standard deviation $\tau_i = \sqrt{\sum_j w_{ij}^2 d_j^2}$ is a norm of $d$, so convex
+$d_j = \sqrt{v_j}$, the standard deviation $\tau_i = \sqrt{\sum_j w_{ij}^2 d_j^2}$ is a Euclidean length, so convex
 in $d$. The function $(\alpha, \tau) \mapsto \mathbb E_t\, s(\alpha + \tau t)$ is convex as an average of
-convex functions of $\alpha + \tau t$, and it does not decrease in $\tau$. A convex function that does not
+convex functions of $(\alpha, \tau)$; it is even in $\tau$, as $t$ and $-t$ are equally likely, and being even
+and convex it does not decrease for $\tau \ge 0$. A convex function that does not
 decrease in an argument stays convex when a convex function is put there. So $-\mathbb E_q\, s(a_i)$ is
-concave in $(m, d)$; $x_i \alpha_i$ is linear; and the KL term contributes $-\tfrac12 (m_j^2 + d_j^2) + \log
-d_j$, strictly concave. Setting its derivatives to zero (the derivative of $\mathbb E\, s(\alpha + \tau t)$ in
+concave in $(m, d)$; $x_i \alpha_i$ is linear; and the KL term contributes $\beta$ times $-\tfrac12 (m_j^2 +
+d_j^2) + \log d_j$, strictly concave. Setting its derivatives to zero (the derivative of $\mathbb E\, s(\alpha + \tau t)$ in
 $\alpha$ is $\mathbb E\, y$, that in $\tau^2$ is $\tfrac12 \mathbb E\, y (1 - y)$, by parts),
 
 $$ \beta\, m = W^\top (x - \mathbb E_q\, y), \qquad
@@ -778,8 +780,8 @@ r"""
 ## When does the model collapse?
 
 The paper says that in this model it is difficult to reason about the stationary points. That is so for most
-of them. But one can be reached exactly, and it is the one that matters: complete collapse, $W = 0$. All of
-this section is ours.
+of them. But one can be reached exactly: complete collapse, $W = 0$. All of this section is ours. Throughout,
+constant pixels are left out, so that $0 < p_i < 1$ for the mean $p_i$ of each pixel.
 
 **The stationary point.** At $W = 0$ the pixels do not depend on $z$, and $\log p(x) = \sum_i [x_i \mu_i -
 s(\mu_i)]$. Averaged over the data, with $p = \frac1N \sum x$ the mean image, the best offset solves $p_i -
@@ -815,7 +817,7 @@ So the Hessian is $S - A$ for each column, and columns do not interact. (Moving 
 nothing: $\log p$ is even in $W$, because $z$ and $-z$ are equally likely, so mixed second derivatives in $W$
 and $\mu$ vanish, and in $\mu$ alone the Hessian is $-A$, negative definite.)
 
-**Binary data never want to collapse at $\beta = 1$.** If $x_i \in \{0, 1\}$ then $x_i^2 = x_i$, so $S_{ii} =
+**Binary data with any correlation leave $W = 0$ at $\beta = 1$.** If $x_i \in \{0, 1\}$ then $x_i^2 = x_i$, so $S_{ii} =
 p_i - p_i^2 = A_{ii}$: the diagonal of $S - A$ is zero, and so is its trace, the sum of its eigenvalues. If
 any two pixels correlate, $S - A$ is not the zero matrix; a symmetric matrix that is not zero has an
 eigenvalue that is not zero; and as the sum is zero, there is a positive one. So $W = 0$ is not a local
@@ -843,11 +845,14 @@ $$ \underbrace{\tfrac{\varepsilon^2}{\beta} \big( u^\top (x - p) \big)^2}_{\text
 
 With $k$ columns the best $m_j$ are found one by one to this order, the quadratic term is again
 $\operatorname{tr}(W^\top A W)$ at $v = 1$ and $m = 0$, and the result is the sum over columns. At $\beta = 1$
-it is the Hessian of $\log p$ itself: near collapse a diagonal Gaussian $q$ costs only $O(\varepsilon^4)$.
+it is the Hessian of $\log p$ itself: near collapse a diagonal Gaussian $q$ costs only $O(\varepsilon^4)$. The
+offset may again move too: $W$ and $m$ may change their signs together, so the $\beta$-ELBO at the best $q$ is
+even in $W$, and at $W = 0$ its Hessian in $\mu$ is $-A$.
 
 **The threshold.** $W = 0$ is a strict local maximum of the $\beta$-ELBO when $\frac1\beta S - A$ is negative
-definite, that is when $u^\top S u < \beta\, u^\top A u$ for every $u \ne 0$, and some direction rises when
-the inequality fails for some $u$. Substitute $u = A^{-1/2} e$:
+definite, that is when $u^\top S u < \beta\, u^\top A u$ for every $u \ne 0$. Some direction rises when
+$u^\top S u > \beta\, u^\top A u$ for some $u$. Where neither holds, the second order does not decide
+(exercise 2). Substitute $u = A^{-1/2} e$:
 
 $$ \beta^* = \max_{e \ne 0} \frac{e^\top A^{-1/2} S A^{-1/2} e}{e^\top e}
 = \lambda_{\max}\big( A^{-1/2} S A^{-1/2} \big) . $$
@@ -885,7 +890,7 @@ print("its diagonal is zero:", np.allclose(np.diag(hessian), 0, atol=1e-3))
 # %% [markdown]
 r"""
 (The second difference uses $f(-w) = f(w)$.) Now **the digits**. Their threshold, and the direction that
-escapes last, which is $A^{-1/2}$ times the leading eigenvector of the correlation matrix:
+is the last to rise as $\beta$ grows, which is $A^{-1/2}$ times the leading eigenvector of the correlation matrix:
 """
 
 # %%
@@ -909,6 +914,7 @@ def curvature(beta, h=0.05):
     return 2 * (bernoulli.elbo(x, w, logit(p), m, v, beta).mean() - collapsed) / h**2
 
 
+# %%
 betas = [0.5, 1.0, 2.0, 8.0]
 measured = [curvature(beta) for beta in betas]
 ledger.check(
@@ -926,9 +932,9 @@ ledger.check(32, "beta at which the curvature changes sign", "optimisation", roo
 
 # %% [markdown]
 r"""
-The root finder knows nothing of eigenvalues: it moves $\beta$ until the best ELBO next to $W = 0$ is as high
-as at $W = 0$, and it ends at the largest eigenvalue of the correlation matrix. Away from $W = 0$ the
-landscape looks like this.
+The root finder is given the direction $u$ and no eigenvalue: it moves $\beta$ until the best ELBO at a small
+step along $u$ is as high as at $W = 0$, and it ends within one per cent of the largest eigenvalue of the
+correlation matrix. Further out along $u$ the landscape looks like this.
 """
 
 # %%
@@ -955,8 +961,8 @@ _ = ax.legend(loc="lower left", fontsize=9)
 r"""
 Every twelfth digit, with $\mu = \operatorname{logit} p$ held fixed. At $\beta = 1$ the ELBO with the best
 Gaussian $q$ lies on the exact $\log p$ (crosses) to the eye, and both rise from collapse at once. At $\beta =
-4$, below the threshold of 4.76, the rise is slight. At $\beta = 6$ every step away from $W = 0$ loses: the
-model is collapsed, and locally content with it.
+4$, below the threshold of 4.76 (of all digits), the rise is slight. At $\beta = 6$ every step drawn along $u$
+loses; and on all digits, where 6 is above the threshold, so does every small step in any direction.
 """
 
 # %%
@@ -1071,7 +1077,8 @@ def level(t):
 
 
 falls = np.array([level(0.0) - level(t) for t in (0.2, 0.4)])
-# The second order says nothing; log p falls with the fourth power of the step, so W = 0 is stable even at beta = 1.
+# The second order says nothing; along this u log p falls, about with the fourth power of the step, and W = 0 is not
+# left this way even at beta = 1. Along (1, 0, 0) log p stays level, as in exercise 3.
 print("falls:", bool((falls > 0).all()), "- doubling the step multiplies the fall by about", round(falls[1] / falls[0]))
 
 # %% [markdown]

@@ -1,8 +1,8 @@
 """Run a chapter's code cells one after the other, going on after an error, and print the ledger as JSON.
 
-Usage: python run_cells.py NOTEBOOK.py [EQUATION]
+Usage: python run_cells.py NOTEBOOK.py [LAST]
 
-With an equation, the run ends after the last cell that checks it.
+With LAST, the run ends after the cell of that number. Each entry says in which cell it was made.
 
 A failed check does not stop its cell here, so that one run tells which checks a changed formula turns red.
 """
@@ -10,7 +10,6 @@ A failed check does not stop its cell here, so that one run tells which checks a
 import contextlib
 import io
 import json
-import re
 import sys
 from dataclasses import asdict
 
@@ -29,16 +28,14 @@ def check(self, *arguments, **named):
         raising(self, *arguments, **named)
     except ledger.CheckFailed:
         pass
-    entries.append(asdict(self.entries[-1]))
+    entries.append({**asdict(self.entries[-1]), "cell": number})
 
 
 ledger.Ledger.check = check
 namespace, errors = {"__name__": "__main__"}, []
 cells = jupytext.read(sys.argv[1]).cells
-if len(sys.argv) > 2:
-    checking = re.compile(rf"ledger\.check\(\s*{sys.argv[2]}\b")
-    cells = cells[: 1 + max(i for i, cell in enumerate(cells) if checking.search(cell.source))]
-for number, cell in enumerate(cells):
+last = int(sys.argv[2]) if len(sys.argv) > 2 else len(cells)
+for number, cell in enumerate(cells[: last + 1]):
     if cell.cell_type == "code":
         try:
             with contextlib.redirect_stdout(io.StringIO()):

@@ -519,6 +519,13 @@ def test_fit_on_degenerate_spectra(eigenvalues, k, sigma2):
     assert np.isfinite(vae.W).all() and vae.mu is not moments.mean and (vae.mu == moments.mean).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_spectrum_does_not_lose_its_small_units_while_the_noise_is_learned(seed):
+    """From a start at a large sigma2 the last unit collapses to rounding, and some starts end there."""
+    moments = with_eigenvalues(10.0 ** -np.arange(10))
+    assert fit(moments, 9, seed=seed).elbo(moments) == pytest.approx(ppca.max_log_likelihood(moments)[8], abs=1e-7)
+
+
 def test_units_collapse_above_their_eigenvalue():
     moments = with_eigenvalues([6, 4, 2, 0.5])
     for sigma2, used in ((5.0, 1), (3.0, 2), (7.0, 0)):

@@ -40,7 +40,7 @@ def kl(eigenvalues, sigma2, beta=1.0):
     Half of log(lambda / (beta sigma2)) where that is above 0, and 0 for the others. For Gaussian data it is
     also the mutual information of x and z_i, as q(z_i | x) then averages to N(0, 1) exactly.
     """
-    return -np.log(encoder_variances(eigenvalues, sigma2, beta)) / 2
+    return np.log(1 / encoder_variances(eigenvalues, sigma2, beta)) / 2
 
 
 def distortion(eigenvalues, k, sigma2, beta=1.0):
