@@ -14,8 +14,8 @@ r"""
 # What the linear theory predicts
 
 For the linear VAE the best parameters can be written down, for every noise variance $\sigma^2$ and every
-weight $\beta$ of the KL term. So can much that people measure on deep VAEs: how many latents survive, the KL
-of each, the reconstruction error, the curves of Figures 4 and 5, the tuned ELBO of Table 1, what annealing
+weight $\beta > 0$ of the KL term. So can, for this model, much that people measure on deep VAEs: how many
+latents survive, the KL of each, the reconstruction error, the curves of Figures 4 and 5, the tuned ELBO of Table 1, what annealing
 does on the way and what it leaves behind. This chapter derives these closed forms from the spectrum of the
 data, checks each against a computation that does not know it, and ends with a table of the $\sigma^2$ that
 popular losses imply. The paper has no equations for them; where it makes a statement in words, we say so and
@@ -182,8 +182,8 @@ for s, beta in settings:
 
 # %% [markdown]
 r"""
-The second and third settings have different $\sigma^2$ and $\beta$; only their product decides. Nothing the
-encoder or the optimiser could do would keep a unit with $\lambda_i \le \theta$: it has no part in the *best*
+Only the product decides: the third setting has the smallest $\sigma^2$ of all, but $\theta = 0.06$, and fewer
+units than the first, where $\theta = 0.05$. Nothing the encoder or the optimiser could do would keep a unit with $\lambda_i \le \theta$: it has no part in the *best*
 solution.
 
 ## What a survivor says: the KL of each unit
@@ -210,7 +210,8 @@ $\mathbb E \log \frac{q(z_i \mid x)}{p(z_i)} = \mathbb E \log \frac{q(z_i \mid x
 and the first term on the right is the mutual information of $x$ and $z_i$ when $x$ is drawn from the data. If
 the data are Gaussian then $z_i = m_i + \sqrt{D_i}\, \xi$ is Gaussian, with mean 0 and variance
 $1 - D_i + D_i = 1$: $\bar q$ *is* the prior, and $K_i = I(x; z_i)$. If they are not, $\bar q$ has the prior's
-mean and variance but not its shape, and $K_i > I(x; z_i)$.
+mean and variance, but its shape only where $m_i$ happens to be Gaussian (or the unit has collapsed);
+elsewhere $K_i > I(x; z_i)$.
 """
 
 # %%
@@ -283,7 +284,7 @@ $$ E = \sum_{i \le k} \min(\lambda_i, \theta) + \sum_{i > k} \lambda_i , \qquad
 K = \sum_{i \le k} \tfrac12 \Big( \log \frac{\lambda_i}{\theta} \Big)_+ . $$
 
 **Reverse water-filling.** Pour water to the level $\theta$ over the spectrum: what is under water is lost,
-what stands out is told. With $k$ large enough, this is the rate–distortion function of a Gaussian source,
+what stands out is told. With $k$ at least the number of $\lambda_i > \theta$, this is the rate–distortion function of a Gaussian source,
 derived in [Cover & Thomas, 2006](../book/references.md), section 10.3. It says that *no encoder whatsoever*
 can do better on Gaussian data. Let the coordinates $y_i$ be independent $\mathcal N(0, \lambda_i)$, let
 $\hat y$ be any reconstruction, and $d_i = \mathbb E (y_i - \hat y_i)^2$. Then
@@ -293,7 +294,8 @@ $$ I(y; \hat y) = \sum_i h(y_i) - h(y \mid \hat y) \ge \sum_i \big[ h(y_i) - h(y
 
 The steps: the joint entropy is at most the sum of the entropies; given $\hat y$, subtracting $\hat y_i$
 changes nothing, and forgetting $\hat y$ can only raise the entropy; among all variables with second moment
-$d_i$ the Gaussian has the largest entropy, $\tfrac12 \log 2 \pi e d_i$. Each bracket is also non-negative, so
+$d_i$ the Gaussian has the largest entropy, $\tfrac12 \log 2 \pi e d_i$. (Directions with $\lambda_i = 0$ are
+left out: they cost nothing.) Each bracket of the first sum is $I(y_i; \hat y)$, which is also non-negative, so
 a direction with $d_i > \lambda_i$ helps nobody. It remains to minimise
 $\sum_i \tfrac12 \log (\lambda_i / d_i)$ over $0 < d_i \le \lambda_i$ with $\sum d_i = E$. The function is
 convex. Its derivative by $d_i$ is $-1/(2 d_i)$, so at the minimum all $d_i$ that are not at their bound
@@ -302,7 +304,7 @@ $d_i = \min(\lambda_i, \theta)$. $\square$
 
 For every VAE, deep or not, $K \ge I(x; z) \ge I(x; \hat x)$: the KL is at least the information, and what the
 decoder makes of $z$ can hold no more of it than $z$. So with Gaussian data no VAE gets below the curve, and
-the linear one is on it. As $\theta$ moves between two eigenvalues with $a$ of them active, $dE = a\, d\theta$
+the linear one with that many units is on it. As $\theta$ moves between two eigenvalues with $a$ of them active, $dE = a\, d\theta$
 and $dK = -a\, d\theta / 2 \theta$. **The slope of the curve is $-1/(2\theta) = -1/(2 \beta \sigma^2)$**:
 whoever sets $\sigma^2$ sets the price, in squared error, of a nat.
 """
@@ -363,13 +365,14 @@ for s, _ in levels:
     rate, lost = spectrum.kl(lam_mnist[:K200], s).sum(), spectrum.distortion(lam_mnist, K200, s)
     print(f"σ² = {s}: {alive} of {K200} survive, KL {rate:.1f} nats, distortion {lost:.2f}")
 
+# %%
+index, theta = np.arange(1, 301), np.geomspace(1e-3, 6, 400)
+curve = [(spectrum.distortion(lam_mnist, K200, t), spectrum.kl(lam_mnist[:K200], t).sum()) for t in theta]
+
 # %% mystnb={"image": {"alt": "MNIST eigenvalues crossed by three noise levels; the KL against distortion curve with three marks"}}
 fig, (left, right) = plots.figure(1, 2, width=8.8, height=3.7)
-index = np.arange(1, 301)
 left.semilogy(index, lam_mnist[:300], "k-", label="eigenvalue $\\lambda_i$")
 left.vlines(K200, 2e-3, 15, color="0.4", linestyle=":", label="k = 200 latents")
-theta = np.geomspace(1e-3, 6, 400)
-curve = [(spectrum.distortion(lam_mnist, K200, t), spectrum.kl(lam_mnist[:K200], t).sum()) for t in theta]
 right.plot(*np.transpose(curve), "k-")
 for i, (s, marker) in enumerate(levels):
     alive = spectrum.active(lam_mnist[:K200], s).sum()
@@ -405,20 +408,22 @@ r"""
 ## Active units, and Figures 4 and 5
 
 **The usual count.** A unit is commonly called active if the variance of its encoder mean over the data
-exceeds 0.01 ([Burda et al., 2016](../book/references.md)). By the above that variance is
+exceeds 0.01 ([Burda et al., 2016](../book/references.md)). By the above that variance is, for an active unit,
 $1 - \theta / \lambda_i$, so the count is of the eigenvalues with $\lambda_i > \theta / 0.99$: at the optimum
-it misses only units within one per cent of the threshold.
+it misses only units within about one per cent of the threshold.
 
 **The KL curves.** Figure 4 plots the share of units whose average KL is below $\varepsilon$, against
 $\varepsilon$. For $\varepsilon > 0$
 
 $$ K_i < \varepsilon \iff \log \frac{\lambda_i}{\theta} < 2 \varepsilon \iff \lambda_i < \theta\, e^{2 \varepsilon} , $$
 
-so the curve is the cumulative distribution of the eigenvalues, read on a logarithmic scale that starts at
-$\theta$. Another $\sigma^2$ shifts it: by $\tfrac12 \log 10 = 1.15$ nats for a factor of ten. In Figure 5,
+so the curve is the cumulative distribution of the first $k$ eigenvalues, read on a logarithmic scale that
+starts at $\theta$. A smaller $\sigma^2$ shifts it to the right: by $\tfrac12 \log 10 = 1.15$ nats for a factor
+of ten. In Figure 5,
 $\beta$ goes from 0 to 1 over 100 epochs and the dashed curves are taken at epoch 80. If the rise is linear
 then $\beta = 0.8$ there, and if training keeps up with the schedule, the dashed curve is the solid one
-shifted to the left by $\tfrac12 \log \tfrac1{0.8} = 0.11$ nats, and nothing of it stays once $\beta = 1$.
+shifted to the right by $\tfrac12 \log \tfrac1{0.8} = 0.11$ nats (every active unit has that much more KL), and
+nothing of the shift stays once $\beta = 1$.
 
 **Check** on encoder outputs for the 1,797 digits:
 """
@@ -453,8 +458,8 @@ _ = ax.legend(title="thick: β = 1, thin: β = 0.8", loc="lower right")
 r"""
 A smaller $\sigma^2$ leaves fewer inactive units at every threshold, as in the paper's Figure 4, whose
 networks are deep: at 0.1 two thirds of the units have no KL at all, at 0.01 every one of the 200 has some.
-The thin curves are Figure 5's dashed ones as the linear theory has them. The paper's differ more from its
-solid ones; a deep network at epoch 80 is not at its optimum for $\beta = 0.8$, and need not be near it.
+The thin curves, to the right of the thick ones, are Figure 5's dashed ones as the linear theory has them. A
+deep network at epoch 80 need not be near its optimum for $\beta = 0.8$.
 
 ## Collapse in the (ε, δ) sense
 
@@ -471,10 +476,11 @@ increases with $m_i^2$, so its own $1 - \delta$ quantile is
 $$ \varepsilon_i^* = \tfrac12 \big[ D_i - 1 - \log D_i + (1 - D_i)\, \chi^2_{1, 1-\delta} \big] , \qquad
 D_i = \min(1, \theta / \lambda_i), $$
 
-and the unit is $(\varepsilon, \delta)$-collapsed exactly for $\varepsilon > \varepsilon_i^*$. For
+and an active unit is $(\varepsilon, \delta)$-collapsed exactly for $\varepsilon \ge \varepsilon_i^*$ (a
+collapsed one has $\varepsilon_i^* = 0$ and is so for every $\varepsilon > 0$). For
 $\delta = 0.01$ the quantile is 6.63. Near the threshold, with $t = 1 - D_i$ small,
 $D_i - 1 - \log D_i \approx t^2/2$, so $\varepsilon_i^* \approx 3.3\, t$ while the average KL is
-$-\tfrac12 \log(1 - t) \approx t / 2$: about seven times as much.
+$-\tfrac12 \log(1 - t) \approx t / 2$: the first is about 6.6 times the second.
 """
 
 # %%
@@ -506,7 +512,7 @@ $$ \mathcal L_\beta(s) = \text{ELBO}(s) + (1 - \beta)\, K , \qquad K \ge 0 , $$
 so for $\beta < 1$ the objective is an **upper** bound on the ELBO, equal only under complete collapse; it is
 for $\beta > 1$ that it is a loose lower bound. Nor does it bound the log likelihood, from either side:
 $\log p - \mathcal L_\beta = D_{KL}(q \,\|\, p(z \mid x)) - (1 - \beta) K$ can have both signs. At a pPCA
-optimum the first term is zero, and then every $\beta < 1$ puts the objective above $\log p(x)$. What the
+optimum with an active unit the first term is zero and $K > 0$, and then every $\beta < 1$ puts the objective above $\log p(x)$. What the
 objective is, is (a): an increasing function of the ELBO of *another* model, with noise $\beta s$. (In Section
 3 the paper itself says that during annealing one no longer optimises a bound on the log likelihood, which is
 right.)
@@ -537,7 +543,7 @@ _ = ax.legend()
 
 # %% [markdown]
 r"""
-To the left of $\beta = 1$ the objective stands above the log likelihood of its own model: it bounds nothing.
+To the left of $\beta = 1$ the objective stands above the log likelihood of its own model: it is no lower bound.
 The ELBO of the models so trained is largest at $\beta = 1$, where it was asked for.
 
 ## Learning the noise variance
@@ -603,6 +609,13 @@ for beta in (0.25, 1.0, 2.0, 5.0, 10.0):
     print(f"β = {beta:5}: learned σ² = {learned:.5f}, θ = {beta * learned:.5f}, {alive:2d} of {k} units active")
 assert np.isclose(spectrum.learned_sigma2(lam, k), ppca.fit(digits, k).sigma2, rtol=1e-12)
 
+# %%
+for name, values in (("digits", lam), ("MNIST", lam_mnist)):
+    last = values[0] / values.mean()
+    assert spectrum.active(values[:k], spectrum.learned_sigma2(values, k, 0.99 * last), 0.99 * last).any()
+    assert not spectrum.active(values[:k], spectrum.learned_sigma2(values, k, 1.01 * last), 1.01 * last).any()
+    print(f"{name}: the last unit dies at β = {last:.2f}")
+
 # %% [markdown]
 r"""
 With $\beta \le 1$ all units stay (unless $\lambda_k = \dots = \lambda_n$): at $\beta = 1$ the average of the
@@ -619,7 +632,8 @@ is learned, $\sigma^2$ included, and let training then converge to a local maxim
 $W, V, D, s$. In $W, V, D$ alone, at its own $s$, that point is a local maximum too; then it is a global one
 for that $s$, since neither pPCA nor the linear VAE has any other ([chapter 2](02_stability.ipynb),
 [Theorem 1](05_theorem_1.ipynb)). Its derivative in $s$ is zero, so $s$ solves (b) with $\beta = 1$. That
-equation has one root (if $\lambda_{k+1} > 0$). So whatever the schedule, and whatever the start, *the end is
+equation has one root (if $\lambda_{k+1} > 0$). So whatever the schedule, and whatever the start from which
+training does reach a local maximum (from $W = 0$, $V = 0$ exactly it would not: that is a saddle), *the end is
 the maximum likelihood solution*, with $\sigma^2$ of Eq. 7. In Figure 6 of the paper, annealing while
 $\sigma^2$ is learned ends at a much smaller $\sigma^2$ and less collapse. The linear model has no room for
 such a difference, so it must come from what is not linear there. (Or from runs that have not converged:
@@ -692,7 +706,8 @@ The pattern of the paper is there: down to 0.01 the ELBO rises steeply, tuning r
 order remains. The paper concludes that the representations differ and not only the scale; in the linear model
 that can be read off, as 69, 102 and 200 latents survive. The linear model also has an end to this, which the
 paper's four rows do not reach: below the learned value a smaller $\sigma^2$ makes matters worse again. At
-0.001 the ELBO has fallen, and tuning takes it up to 802 only, 37 nats short of the maximum: 200 units are
+0.001 the ELBO is below that at 0.01. Tuned it is above (so the tuned column keeps the paper's order in all four
+rows), but its 802 is 37 nats short of the maximum: 200 units are
 told to a precision that the error left by the other 584 directions does not warrant.
 """
 
@@ -729,17 +744,19 @@ $$ \gamma_i = \tfrac12 \Big[ -\Big( \frac1s + \beta \lambda_i \Big) + \sqrt{ \Bi
 
 from $\tfrac12 (\text{tr} + \sqrt{\text{tr}^2 - 4 \det})$. As the trace is negative, $\gamma_i > 0$ if and
 only if the determinant is negative: **exactly when $\lambda_i > \beta s = \theta$**, the condition for being
-active at the optimum. A unit that ought to be used is repelled from collapse at an exponential rate; one that
-ought not is drawn into it. While $\beta = 0$ every direction with $\lambda_i > 0$ grows.
+active at the optimum. Along a direction that ought to be used, any unit is driven away from collapse at an
+exponential rate; along one with $0 < \lambda_i < \theta$ it is drawn back. While $\beta = 0$ every direction with $\lambda_i > 0$ grows.
 
 **With an encoder that is always optimal**, as if it were trained to convergence after every step of the
 decoder, $V = (W^\top W + \theta I)^{-1} W^\top = W^\top / \theta$ to first order, and
 
 $$ \dot a = \frac1s \Big( \frac{\lambda_i}{\theta} - 1 \Big) a = \frac{\lambda_i - \beta s}{\beta s^2}\, a . $$
 
-Its rate is larger, and changes sign at the same place. [He et al., 2019](../book/references.md) trace
+The rate is larger in size, and changes sign at the same place. So it does for an encoder that learns at
+$\rho > 0$ times the decoder's rate: its row of the matrix is multiplied by $\rho$, hence the determinant too, and
+the trace stays negative. [He et al., 2019](../book/references.md) trace
 collapse to an encoder that lags behind. In the linear model a lagging encoder slows the escape; it does not
-move the threshold, and it makes nothing collapse that would not do so otherwise.
+move the threshold, and it turns no direction that repels into one that attracts.
 """
 
 # %%
@@ -821,7 +838,7 @@ $\beta(t) < \lambda_i / s$, so at the beginning all can. If the rise is slow, ea
 for the present $\beta$, with $\|w_i\|^2 = (\lambda_i - \beta(t)\, s)_+$, and **unit $i$ collapses again when
 $\beta(t) = \lambda_i / s$**. If $\lambda_i > s$ that never happens; if $\lambda_i < s$ it does before the
 schedule ends. This is "temporary relief", in the paper's words (its Figure 5). To see the flow itself, start
-with each column along its own eigenvector: by symmetry it stays there, and three equations per unit are left.
+with each column of $W$ and row of $V$ along its own eigenvector: by symmetry they stay there, and three equations per unit are left.
 As deep encoders do, we let $\log D$ move (and $\log s$, where $s$ is learned) instead of $D$.
 """
 
@@ -894,10 +911,12 @@ for name, (_, states) in runs.items():
     assert np.allclose(states[:4, -1] ** 2, unit_lam - best, rtol=1e-5)
     print(f"{name}: learned σ² = {np.exp(states[12, -1]):.5f}, Eq. 7: {best:.5f}; all four units active")
 
-# %% mystnb={"image": {"alt": "KL of four units while β rises, the fourth returning to zero; learned σ² by two schedules ending together"}}
-fig, (left, right) = plots.figure(1, 2, width=8.8, height=3.6)
+# %%
 D = np.exp(path[8:12])
 kl = (unit_lam[:, None] * path[4:8] ** 2 + D - 1 - np.log(D)) / 2
+
+# %% mystnb={"image": {"alt": "KL of four units while β rises, the fourth returning to zero; learned σ² by two schedules ending together"}}
+fig, (left, right) = plots.figure(1, 2, width=8.8, height=3.6)
 for i in range(4):
     left.plot(when, kl[i], plots.LINES[i], color=plots.COLOURS[i], label=f"λ = {unit_lam[i]}")
 left.axvline(T * 0.5 / s, color="0.3", linewidth=0.8)
@@ -998,11 +1017,11 @@ deep VAEs will measure how far the linear numbers reach.
   Its KL is $\tfrac12 \log (\lambda_i / \theta)$, its mean and variance satisfy $\mathbb E\, m_i^2 + D_i = 1$,
   and it leaves the error $\theta$ behind.
 - Distortion and KL lie on the Gaussian rate–distortion curve, of slope $-1 / (2\theta)$.
-- Active units, the curves of Figures 4 and 5, and $(\varepsilon, \delta)$-collapse are readings of the
-  spectrum.
+- In the linear model active units, the curves of Figures 4 and 5 and, for Gaussian data,
+  $(\varepsilon, \delta)$-collapse are readings of the spectrum.
 - "$\beta < 1$ gives a loose lower bound" is the wrong way round: it is an upper bound on the ELBO and none on
   $\log p$.
-- A learned $\sigma^2$ is the one root of (b), at any $\beta$; Eq. 7 at $\beta = 1$. Annealing cannot change
+- If $\lambda_{k+1} > 0$, a learned $\sigma^2$ is the one root of (b), at any $\beta$; Eq. 7 at $\beta = 1$. Annealing cannot change
   the end point of the linear model. A $\beta$ above 1 can bring back collapse even with $\sigma^2$ learned.
 - Gradient flow leaves collapse along $u_i$ if and only if $\lambda_i > \theta$, with the rates above; an
   optimal encoder changes the speed and not the threshold.
@@ -1011,8 +1030,9 @@ deep VAEs will measure how far the linear numbers reach.
 ## Exercises
 
 **1. An encoder that may not reach the prior.** δ-VAEs ([Razavi et al., 2019](../book/references.md)) keep $q$
-away from the prior by construction. Suppose that the encoder's variances are bounded, $D_i \le D_u < 1$. Show
-that a unit has $w_i \ne 0$ at the optimum if and only if $\lambda_i > \theta D_u$. Check it numerically.
+away from the prior by construction. Suppose that the encoder's variances are bounded, $D_i \le D_u < 1$, and
+let unit $i$ keep to $u_i$ (units that sit at the bound may be rotated into each other at no cost). Show that
+$w_i \ne 0$ at the optimum if and only if $\lambda_i > \theta D_u$. Check it numerically.
 """
 
 # %% tags=["hide-cell"]
@@ -1027,6 +1047,7 @@ def loss_of_unit(p, value):
     return (value * (1 - w * v) ** 2 + w**2 * D) / (2 * theta) + (value * v**2 + D - 1 - np.log(D)) / 2
 
 
+# %% tags=["hide-cell"]
 for value in (0.15, 0.25, 0.45, 2.0):
     p = minimize(loss_of_unit, [0.5, 0.5, 0.3], args=(value,), bounds=[(0, 9), (0, 9), (1e-3, D_u)], tol=1e-12).x
     predicted = max(0, 1 - np.sqrt(theta * D_u / value)) if value < theta / D_u else 1 - theta / value
@@ -1036,9 +1057,12 @@ for value in (0.15, 0.25, 0.45, 2.0):
 # %% [markdown]
 r"""
 **2. Free bits.** The scheme of this name, which the paper mentions in its Section 3, does not charge for the
-first $\kappa$ nats of each unit: $\max(\kappa, K_i)$ takes the place of $K_i$. Show that at the optimum
-$K_i = \max(\kappa, \tfrac12 \log (\lambda_i / \theta))$ for every unit with $\lambda_i > 0$, so that none
-collapses.
+first $\kappa$ nats of each unit: $\max(\kappa, K_i)$ takes the place of $K_i$. Let each unit keep to its own
+eigenvector $u_i$. Show that the best it can do is
+$K_i = \max(\kappa, \tfrac12 \log (\lambda_i / \theta))$ for every $\lambda_i > 0$, so that none collapses.
+(Without that restriction it can pay to spend the free nats of a weak direction on a strong one: with
+$\lambda = (4, 0.1)$, $\theta = 0.5$ and $\kappa = 0.7$ two units along $u_1$, of $\kappa$ nats each, do better
+than one along each.)
 """
 
 # %% tags=["hide-cell"]
@@ -1051,6 +1075,15 @@ for value in (0.1, 0.6, 1.0, 4.0, 9.0):
     r = grid[np.argmin(value * np.exp(-2 * grid) / (2 * theta) + np.maximum(kappa, grid))]
     assert abs(r - max(kappa, np.log(value / theta) / 2)) < 2e-5
     print(f"λ = {value}: {r:.3f} nats")
+
+# %% tags=["hide-cell"]
+# The remark in brackets. Independent readings of one coordinate add their precisions: a unit of K nats has the
+# signal-to-noise ratio e^(2K) - 1, so two of κ nats along u_1 leave the error λ_1 / (2 e^(2κ) - 1).
+strong, weak = 4.0, 0.1
+apart = (theta + weak * np.exp(-2 * kappa)) / (2 * theta) + np.log(strong / theta) / 2 + kappa
+together = (strong / (2 * np.exp(2 * kappa) - 1) + weak) / (2 * theta) + 2 * kappa
+assert together < apart
+print(f"loss with a unit along each: {apart:.3f}, with both along the first: {together:.3f}")
 
 # %% [markdown]
 r"""
