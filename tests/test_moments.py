@@ -62,6 +62,18 @@ def test_large_offset_costs_no_precision():
     np.testing.assert_allclose(shifted.covariance, np.cov(x.T, bias=True), rtol=1e-6)
 
 
+@pytest.mark.parametrize("extreme", [0, 255])
+def test_sums_of_bytes_are_exact(extreme):
+    """A corner case of the float32 sums: every product at its largest, and one row more than a batch."""
+    x = np.full((1025, 3), extreme, np.uint8)
+    x[::7, 1] = 128
+    moments = Moments.from_samples(x)
+    wide = x.astype(np.int64)
+    exact = (1025 * wide.T @ wide - np.outer(wide.sum(0), wide.sum(0))) / 1025**2
+    np.testing.assert_allclose(moments.covariance, exact, rtol=1e-15)
+    np.testing.assert_allclose(moments.mean, x.mean(axis=0), rtol=1e-15)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, bool])
 def test_integers_and_float32_are_summed_in_float64(dtype):
     x = np.random.default_rng(0).integers(0, 2 if dtype is bool else 200, (3000, 4)).astype(dtype)

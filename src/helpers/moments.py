@@ -58,7 +58,25 @@ class Moments:
         x = np.asarray(x)
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"x has shape {x.shape}; expected (N, n) with at least one sample and one dimension")
+        if x.dtype == np.uint8:
+            return cls._from_bytes(x)
         return cls.from_batches(x[i : i + BATCH_ROWS] for i in range(0, len(x), BATCH_ROWS))
+
+    @classmethod
+    def _from_bytes(cls, x):
+        """Moments of uint8 samples (N, n) from exact sums, in float32 and so at twice the speed of float64.
+
+        The products of x - 128 are integers up to 2^14; a sum of 1,024 of them stays within 2^24, up to which
+        float32 holds every integer.
+        """
+        total, products = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
+        for i in range(0, len(x), 1024):
+            deviations = x[i : i + 1024].astype(np.float32) - np.float32(128)
+            total += deviations.sum(axis=0, dtype=np.float64)
+            products += deviations.T @ deviations
+        # Whole numbers up to here and, for any but huge N, up to the divisions.
+        covariance = (len(x) * products - np.outer(total, total)) / len(x) ** 2
+        return cls((total + 128 * len(x)) / len(x), covariance, len(x))
 
     @classmethod
     def from_batches(cls, iterable):
