@@ -15,16 +15,17 @@ from pathlib import Path
 
 import ledger_page
 import pairs
+import scorecard_page
 from pairs import ROOT
 
 LANDING = "02_stability"  # whose cell tagged landing-figure is the picture of the landing page
 
 
 def build_book():
-    """Execute every notebook on a copy under _build, generate the ledger, render; returns 0 on success."""
+    """Execute every notebook on a copy under _build, generate ledger and scorecard, render; returns 0 on success."""
     build = ROOT / "_build"
-    source, ledger = build / "source", build / "ledger"
-    for old in (source, ledger, build / "html", build / ".doctrees", build / "jupyter_execute"):
+    source, ledger, scorecard = build / "source", build / "ledger", build / "scorecard"
+    for old in (source, ledger, scorecard, build / "html", build / ".doctrees", build / "jupyter_execute"):
         shutil.rmtree(old, ignore_errors=True)
     source.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
@@ -40,13 +41,17 @@ def build_book():
         pairs.write_notebook(notebook, source / "notebooks" / f"{path.stem}.ipynb")
         notebooks[path.stem] = notebook
 
-    if pairs.execute_all(pairs.chapters(), source / "notebooks", keep, {"BOOK_LEDGER": str(ledger)}):
+    folders = {"BOOK_LEDGER": str(ledger), "BOOK_SCORECARD": str(scorecard)}
+    if pairs.execute_all(pairs.chapters(), source / "notebooks", keep, folders):
         return 1
 
     checks = ledger_page.merge(ledger)
     (build / "ledger.json").write_text(json.dumps(checks, indent=1), encoding="utf-8")
     table = ledger_page.table(checks, ledger_page.headings(notebooks))
     fill(source / "book" / "ledger.md", "ledger", table)
+    rows = scorecard_page.merge(scorecard)
+    (build / "scorecard.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    fill(source / "book" / "scorecard.md", "scorecard", scorecard_page.table(rows))
     if LANDING in notebooks:
         fill(source / "book" / "intro.md", "landing-figure", landing_figure(notebooks[LANDING], source / "book"))
     return render(source)

@@ -1,10 +1,14 @@
 """The data sets: recorded moments against the images, checksums, and what happens to damaged files."""
 
+import contextlib
 import functools
 import gzip
+import hashlib
 import http.server
 import os
+import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -18,6 +22,59 @@ needs_mnist = pytest.mark.skipif(not os.environ.get("BOOK_DATA"), reason="BOOK_D
 def test_digits_are_in_the_unit_interval():
     x = data.digits()
     assert x.shape == (1797, 64) and x.min() == 0 and x.max() == 1
+
+
+def test_bytes_of_the_digits_are_the_nearest_to_their_grey_levels():
+    x = data.digits_bytes()
+    assert x.shape == (1797, 64) and x.dtype == np.uint8 and len(np.unique(x)) == 17
+    assert np.abs(x / 255 - data.digits()).max() <= 1 / 510 + 1e-15
+    assert (x.min(), x.max()) == (0, 255)
+
+
+def test_patches_are_pieces_of_the_photographs():
+    from sklearn.datasets import load_sample_images
+
+    x = data.patches(size=9, count=40, seed=3)
+    assert x.shape == (40, 9, 9, 3) and x.dtype == np.uint8 and x.flags.c_contiguous
+    photographs = [image.tobytes() for image in load_sample_images().images]
+    found = [[patch[0].tobytes() in image for image in photographs] for patch in x]  # its first row of pixels
+    assert np.any(found, axis=1).all() and np.any(found, axis=0).all()  # all from a photograph, some from each
+    whole = data.patches(size=427, count=2, seed=0)  # the full height: rows are in order, only the column varies
+    columns = [image[:, i : i + 427].tobytes() for image in load_sample_images().images for i in range(640 - 427 + 1)]
+    assert all(patch.tobytes() in columns for patch in whole)
+
+
+def test_patches_come_from_their_seed():
+    np.testing.assert_array_equal(data.patches(8, 50, seed=1), data.patches(8, 50, seed=1))
+    assert (data.patches(8, 50, seed=1) != data.patches(8, 50, seed=2)).any()
+    distinct = {patch.tobytes() for patch in data.patches(8, 50)}
+    assert len(distinct) == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 428}, "size is 428; expected an integer from 1 to 427"),
+        ({"size": 0}, "size is 0"),
+        ({"size": 8.0}, "size is 8.0"),
+        ({"count": 0}, "count is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_patches_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.patches(**arguments)
+
+
+def test_digest_depends_on_values_shape_and_dtype_alone():
+    x = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert data.sha256(x) == hashlib.sha256(b"|u1 (3, 4) " + bytes(range(12))).hexdigest()
+    assert data.sha256(np.asfortranarray(x)) == data.sha256(x) == data.sha256(np.repeat(x, 2, axis=1)[:, ::2])
+    others = [x.reshape(4, 3), x.view(np.int8), x.T, x + np.uint8(1), x.astype(np.uint16)]
+    assert len({data.sha256(y) for y in [x, *others]}) == 6
+    assert data.sha256(np.zeros((0, 2))) != data.sha256(np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="array has dtype object"):
+        data.sha256(np.array([None]))
 
 
 def test_synthetic_data_have_the_covariance_asked_for():
@@ -101,49 +158,159 @@ def test_both_splits_have_their_shapes():
         data.mnist("valid")
 
 
+NAME = "train-images-idx3-ubyte.gz"
+
+
+@contextlib.contextmanager
+def serving(folder, monkeypatch):
+    """torchvision downloads MNIST from `folder` instead of its mirrors. Yields the paths asked for."""
+    from torchvision.datasets import MNIST
+
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            if self.path not in asked:  # torchvision asks twice, the first time whether it is redirected
+                asked.append(self.path)
+
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        yield asked
+        server.shutdown()
+
+
 @pytest.fixture
-def damaged(tmp_path, monkeypatch):
-    """A folder shaped like the cache, holding a file that is no MNIST; both places to look are redirected."""
+def small(tmp_path, monkeypatch):
+    """Two images published as MNIST's training set, no BOOK_DATA, an empty cache, and no network; their bytes."""
+    from torchvision.datasets import MNIST
+
+    content = gzip.compress(bytes(16) + bytes(range(196)) * 8)
+    digest = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(data, "MNIST_FILES", {"train": (NAME, digest, 2)})
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # the discard port: nobody listens
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("BOOK_DATA", raising=False)
-
-    def place(root):
-        path = root / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(gzip.compress(b"not the images"))
-        return path
-
-    return place
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / NAME).write_bytes(content)
+    return content
 
 
-def test_damaged_file_in_the_cache_is_named_and_removed(damaged):
-    path = damaged(data.cache_folder())
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz has sha256 .* expected 440fcabf"):
+def place(root, content):
+    path = root / "MNIST" / "raw" / NAME
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_fetched_once_and_then_found(small, tmp_path, monkeypatch):
+    with serving(tmp_path / "mirror", monkeypatch) as asked, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = data.mnist()
+        assert asked == [f"/{NAME}"]
+        asked.clear()
+        np.testing.assert_array_equal(data.mnist(), x)
+    assert not asked
+    assert x.shape == (2, 28, 28) and x.ravel()[:3].tolist() == [0, 1, 2]
+    assert [path.name for path in (data.cache_folder() / "MNIST" / "raw").iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-5], lambda c: c[:50] + b"!" + c[51:], lambda c: b"", lambda c: b"<html>"]
+)
+def test_damaged_file_in_the_cache_is_named_and_fetched_anew(damage, small, tmp_path, monkeypatch):
+    path = place(data.cache_folder(), damage(small))
+    with serving(tmp_path / "mirror", monkeypatch) as asked:
+        with pytest.warns(UserWarning, match=rf"{NAME} has sha256 .* removed and fetched anew"):
+            assert data.mnist().shape == (2, 28, 28)
+    assert asked and path.read_bytes() == small
+
+
+def test_damaged_file_in_the_cache_is_removed_even_if_it_cannot_be_fetched(small):
+    path = place(data.cache_folder(), b"not the images")
+    with pytest.warns(UserWarning, match=str(path)), pytest.raises(FileNotFoundError, match="could not be fetched"):
         data.mnist()
     assert not path.exists()
 
 
-def test_damaged_file_of_the_reader_is_named_and_left_alone(damaged, tmp_path, monkeypatch):
-    path = damaged(tmp_path / "mine")
-    monkeypatch.setenv("BOOK_DATA", str(tmp_path / "mine"))
-    with pytest.raises(ValueError, match="expected 440fcabf"):
+def test_wrong_file_from_the_mirror_is_not_kept(small, tmp_path, monkeypatch):
+    (tmp_path / "mirror" / NAME).write_bytes(b"a login page")
+    found = hashlib.sha256(b"a login page").hexdigest()
+    with (
+        serving(tmp_path / "mirror", monkeypatch),
+        pytest.raises(FileNotFoundError, match=f"{NAME} has sha256 {found}"),
+    ):
         data.mnist()
-    assert path.exists()
+    assert list((data.cache_folder() / "MNIST" / "raw").iterdir()) == []
+
+
+def test_second_mirror_is_asked_when_the_first_is_wrong(small, tmp_path, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    (tmp_path / "mirror" / "old").mkdir()
+    (tmp_path / "mirror" / "old" / NAME).write_bytes(b"an older file")
+    with serving(tmp_path / "mirror", monkeypatch) as asked:
+        monkeypatch.setattr(MNIST, "mirrors", [MNIST.mirrors[0] + folder for folder in ("gone/", "old/", "")])
+        assert data.mnist().shape == (2, 28, 28)
+    assert asked == [f"/gone/{NAME}", f"/old/{NAME}", f"/{NAME}"]
+
+
+def test_without_a_network_the_reader_is_told_what_to_put_where(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_DATA", str(tmp_path / "mine"))
+    with pytest.raises(FileNotFoundError) as raised:
+        data.mnist()
+    for part in (NAME, str(tmp_path / "mine"), str(data.cache_folder()), "127.0.0.1:9", "MNIST/raw", "set BOOK_DATA"):
+        assert part in str(raised.value)
+
+
+def test_without_torchvision_the_reader_is_told_the_same(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(FileNotFoundError, match=r"could not be fetched: .*torchvision.*set BOOK_DATA"):
+        data.mnist()
+
+
+@pytest.mark.parametrize("cache", ["cache", "mine"])
+def test_damaged_file_of_the_reader_is_named_and_left_alone(cache, small, tmp_path, monkeypatch):
+    """Even where the reader's folder is the cache itself."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+    mine = tmp_path / "mine" / "posterior-collapse-book"
+    path = place(mine, b"not the images")
+    monkeypatch.setenv("BOOK_DATA", str(mine))
+    with serving(tmp_path / "mirror", monkeypatch) as asked, pytest.raises(ValueError, match=rf"{path} has sha256"):
+        data.mnist()
+    assert path.read_bytes() == b"not the images" and not asked
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_damaged_file_linked_into_the_cache_is_left_alone(what, small, tmp_path, monkeypatch):
+    path = place(tmp_path / "mine", b"not the images")
+    link = data.cache_folder() / "MNIST" / "raw" / NAME
+    if what == "folder":
+        link, target = link.parents[1], path.parents[1]
+    else:
+        target = path
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    with serving(tmp_path / "mirror", monkeypatch), pytest.raises(ValueError, match="leaves it alone"):
+        data.mnist()
+    assert link.is_symlink() and path.read_bytes() == b"not the images"
+
+
+def test_cache_may_itself_be_a_link(small, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "elsewhere")
+    path = place(data.cache_folder(), b"not the images")
+    with serving(tmp_path / "mirror", monkeypatch), pytest.warns(UserWarning, match="fetched anew"):
+        data.mnist()
+    assert path.read_bytes() == small
 
 
 @needs_mnist
 def test_missing_files_are_downloaded_into_the_cache(tmp_path, monkeypatch):
-    """torchvision's own download, from a mirror on this machine."""
-    from torchvision.datasets import MNIST
-
-    folder = os.path.join(os.environ["BOOK_DATA"], "MNIST", "raw")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    """The real files, by torchvision's own download, from a mirror on this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with serving(os.path.join(os.environ["BOOK_DATA"], "MNIST", "raw"), monkeypatch):
         monkeypatch.delenv("BOOK_DATA")
         assert data.mnist("test").shape == (10_000, 28, 28)
-        server.shutdown()
     assert (data.cache_folder() / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz").is_file()

@@ -1,8 +1,9 @@
 """Data sets: bundled, synthetic, and MNIST with its recorded moments (Appendix D).
 
 MNIST is looked for in ``$BOOK_DATA``, then in the user's cache, then downloaded through torchvision into that
-cache, and its checksum is verified wherever it comes from. The linear chapters need only its moments, which
-travel with the package as exact integer sums. ``python -m helpers.data`` makes those records again.
+cache, and its checksum is verified wherever it comes from. A file under ``$BOOK_DATA``, or linked into the cache,
+is the reader's and never touched. The linear chapters need only MNIST's moments, which travel with the package as
+exact integer sums. ``python -m helpers.data`` makes those records again.
 """
 
 import argparse
@@ -10,6 +11,9 @@ import gzip
 import hashlib
 import io
 import os
+import tempfile
+import warnings
+from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
 
@@ -31,6 +35,48 @@ def digits():
     from sklearn.datasets import load_digits
 
     return load_digits().data / 16.0
+
+
+def digits_bytes():
+    """`digits` as bytes, (1797, 64) uint8, for what scales by 1/255: 17 grey levels, each within 1/510 of its own."""
+    return np.rint(digits() * 255).astype(np.uint8)
+
+
+def patches(size=32, count=4096, seed=0):
+    """Patches of the two colour photographs that come with scikit-learn, a temple and a flower of 427 x 640 pixels.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of a patch, 1 to 427.
+    count : int
+        Number of patches. They are cut at random places, each photograph and place as likely as any other, and
+        may overlap.
+    seed : int
+
+    Returns
+    -------
+    (count, size, size, 3) ndarray of uint8
+    """
+    from sklearn.datasets import load_sample_images
+
+    photographs = np.stack(load_sample_images().images)
+    which, height, width, _ = photographs.shape
+    size, count = integer("size", size, 1, min(height, width)), integer("count", count, 1, 2**31 - 1)
+    rng = np.random.default_rng(integer("seed", seed, 0, 2**63 - 1))
+    windows = np.lib.stride_tricks.sliding_window_view(photographs, (size, size), axis=(1, 2))
+    chosen = (rng.integers(n, size=count) for n in (which, height - size + 1, width - size + 1))
+    return np.ascontiguousarray(np.moveaxis(windows[tuple(chosen)], 1, -1))
+
+
+def sha256(array):
+    """Hex digest of an array's dtype, shape and bytes in C order: what a record says it was made from."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"array has dtype {array.dtype}; expected numbers")
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def synthetic_ppca(count, eigenvalues, k, seed, mean=None):
@@ -77,37 +123,74 @@ def cache_folder():
 def mnist(split="train"):
     """MNIST images, (60000, 28, 28) or (10000, 28, 28) uint8, for `split` ``"train"`` or ``"test"``.
 
+    A file in the cache that is truncated or not the one published is removed, with a warning, and fetched anew.
+
     Raises
     ------
     ValueError
-        When a file is truncated or is not the one published; a copy in the cache is removed first, so that the
-        next call fetches it anew. A file under ``$BOOK_DATA`` is never touched.
+        When such a file lies under ``$BOOK_DATA``, or in the cache only as a link: it is named, and left alone.
+    FileNotFoundError
+        When the file is nowhere and cannot be fetched. The message says what to put where.
     """
     if split not in MNIST_FILES:
         raise ValueError(f"split is {split!r}; expected one of {sorted(MNIST_FILES)}")
-    name, sha256, count = MNIST_FILES[split]
-    path = _find_mnist(name)
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        if path.is_relative_to(cache_folder()):
-            path.unlink()
-        raise ValueError(f"{path} has sha256 {found}; expected {sha256}. Fetch it again")
+    name, published, count = MNIST_FILES[split]
+    cached, content = _raw(cache_folder()) / name, None
+    if os.environ.get("BOOK_DATA") and (path := _raw(os.environ["BOOK_DATA"]) / name).is_file():
+        content = _verified(path, published, ours=False)
+    elif cached.is_file():
+        content = _verified(cached, published, ours=True)
+    if content is None:
+        content = _fetch(name, published)
     return np.frombuffer(gzip.decompress(content), np.uint8, offset=16).reshape(count, 28, 28)
 
 
-def _find_mnist(name):
-    roots = [cache_folder()]
-    if os.environ.get("BOOK_DATA"):
-        roots.insert(0, Path(os.environ["BOOK_DATA"]))
-    for root in roots:
-        path = root / "MNIST" / "raw" / name
-        if path.is_file():
-            return path
-    from torchvision.datasets import MNIST
+def _raw(root):
+    return Path(root) / "MNIST" / "raw"  # torchvision's layout
 
-    MNIST(cache_folder(), download=True)
-    return cache_folder() / "MNIST" / "raw" / name
+
+def _verified(path, published, ours):
+    """Content of the file at `path`; None when it was a bad one of the cache's own, which is then removed."""
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found == published:
+        return content
+    problem = f"{path} has sha256 {found}; expected {published}"
+    if not ours or not path.resolve().is_relative_to(cache_folder().resolve()):
+        raise ValueError(f"{problem}. It was not fetched by this package, which leaves it alone: put it right by hand")
+    warnings.warn(f"{problem}. It is removed and fetched anew", stacklevel=3)
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _fetch(name, published):
+    """Download a file of MNIST into the cache, and return its content."""
+    folder, failures = _raw(cache_folder()), []
+    try:
+        from torchvision.datasets import MNIST
+        from torchvision.datasets.utils import download_url
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for mirror in MNIST.mirrors:
+            with tempfile.TemporaryDirectory(dir=folder) as part:  # a file appears in its place whole, or not at all
+                try:
+                    download_url(mirror + name, part)
+                except (OSError, HTTPException, RuntimeError) as error:
+                    failures.append(f"{mirror}{name}: {error}")
+                    continue
+                content = (Path(part) / name).read_bytes()
+                found = hashlib.sha256(content).hexdigest()
+                if found == published:
+                    os.replace(Path(part) / name, folder / name)
+                    return content
+                failures.append(f"{mirror}{name} has sha256 {found}; expected {published}")
+    except (OSError, ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+        failures.append(str(error))
+    raise FileNotFoundError(
+        f"MNIST's {name} is neither under $BOOK_DATA ({os.environ.get('BOOK_DATA') or 'not set'}) nor in the cache "
+        f"({folder}), and could not be fetched: {'; '.join(failures)}. Download it elsewhere, put it into a folder "
+        f"MNIST/raw, and set BOOK_DATA to the folder that holds MNIST"
+    )
 
 
 def mnist_subset_indices():

@@ -59,6 +59,18 @@ def relative_error(value, reference):
     return float(error) if np.isfinite(error) else float("inf")
 
 
+def write_rows(variable, name, rows):
+    """Write `rows` as ``name.json`` into the folder that the environment variable names, if it names one."""
+    folder = os.environ.get(variable)
+    if not folder:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    # Written beside its place and moved there, so that a reader never meets half a file.
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False, encoding="utf-8") as file:
+        json.dump(rows, file, indent=1)
+    os.replace(file.name, Path(folder) / f"{name}.json")
+
+
 class Ledger:
     """The checks of one chapter.
 
@@ -103,19 +115,8 @@ class Ledger:
         error = relative_error(value, reference)
         entry = Entry(equation, self.notebook, method, kind, error, float(tolerance), error <= tolerance)
         self.entries.append(entry)
-        self._write()
+        write_rows("BOOK_LEDGER", self.notebook, [asdict(entry) for entry in self.entries])
         if not entry.passed:
             raise CheckFailed(f"Eq. {equation}, {method} ({kind}): relative error {error:.3g}, allowed {tolerance:.3g}")
         bound = "exact" if tolerance == 0 else f"relative error below {tolerance:.0e}"
         print(f"Eq. {equation} · {kind} · {method}: {bound}")
-
-    def _write(self):
-        folder = os.environ.get("BOOK_LEDGER")
-        if not folder:
-            return
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        text = json.dumps([asdict(entry) for entry in self.entries], indent=1)
-        # Written beside its place and moved there, so that a reader never meets half a file.
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, Path(folder) / f"{self.notebook}.json")

@@ -1,0 +1,189 @@
+"""One experiment: a plan, trained, evaluated and recorded. Serves `studies`."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+from helpers import collapse, data, records
+from helpers.train import scaled, train
+
+DATA = {
+    "digits": data.digits_bytes,
+    "mnist": lambda: data.mnist("train").reshape(-1, 784),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a run of a study.
+
+    Parameters
+    ----------
+    data : str
+        A key of `DATA`.
+    network : functools.partial
+        Makes one VAE, from keyword arguments alone; records name the function and them.
+    members : tuple of Member
+        With seeds below 2^31, the largest integer of a NetCDF 3 file.
+    epochs, batch_size : int
+    snapshots : tuple of int
+        Epochs with the statistics of every unit; those at the end are always taken.
+    precision : str
+    """
+
+    data: str
+    network: Callable
+    members: tuple
+    epochs: int
+    batch_size: int = 128
+    snapshots: tuple = ()
+    precision: str = "float32"
+
+    def settings(self):
+        """The plan as plain values, for records."""
+        network = {"name": self.network.func.__name__, **self.network.keywords}
+        network = {key: getattr(value, "__name__", value) for key, value in network.items()}
+        names = ("data", "epochs", "batch_size", "snapshots")
+        settings = {"network": network, **{name: getattr(self, name) for name in names}}
+        return json.loads(json.dumps(settings))  # as a record gives them back, lists for tuples
+
+
+def run(plan, study, profile, members=None, device="cpu", path=None, budget=None):
+    """Train the members of a plan, evaluate them on all data, and make a record of both.
+
+    Parameters
+    ----------
+    plan : Plan
+    study, profile : str
+        Names, for the record.
+    members : range, optional
+        Which, one after the other; all by default.
+    device : str
+    path : path, optional
+        Of the checkpoint, to resume from where it exists.
+    budget : float, optional
+        Seconds for the training; the evaluation comes on top.
+
+    Returns
+    -------
+    record : xarray.Dataset or None
+        None when the run stopped before its end.
+    result : train.Run
+
+    Raises
+    ------
+    ValueError
+        When the checkpoint is damaged or belongs to another run, or there is no such device.
+    FileNotFoundError
+        When the data is nowhere; the message says how to get it.
+    """
+    members = range(len(plan.members)) if members is None else members
+    chosen = [plan.members[m] for m in members]
+    if large := [member.seed for member in chosen if member.seed >= 2**31]:
+        raise ValueError(f"a member's seed is {large[0]}; expected below 2^31, which a NetCDF 3 file can hold")
+    code, x = commit(), DATA[plan.data]()  # the commit of what was imported, and not of what the files may become
+    result = train(
+        plan.network,
+        x,
+        chosen,
+        plan.epochs,
+        plan.batch_size,
+        snapshots=plan.snapshots,
+        device=device,
+        precision=plan.precision,
+        path=path,
+        budget=budget,
+    )
+    if result.stopped:
+        return None, result
+    if result.epoch != plan.epochs or sorted(result.snapshots) != sorted(plan.snapshots):
+        found = f"epochs is {result.epoch}, snapshots {sorted(result.snapshots)}"
+        expected = f"{plan.epochs} and {sorted(plan.snapshots)}"
+        raise ValueError(f"{path} belongs to another run: its {found}; expected {expected}")
+    numbers = tqdm(range(len(chosen)), "evaluating", unit="member", delay=2)
+    evaluations = [_evaluate(result.stack.member(m), x, device) for m in numbers]
+    samples = len(x) // plan.batch_size * plan.batch_size * plan.epochs * len(chosen)
+    part = {
+        "members": [members.start, members.stop],
+        "settings": plan.settings(),
+        "data_sha256": data.sha256(x),
+        "commit": code,
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "numpy")}},
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else _processor(),
+        "precision": plan.precision,
+        "seconds": round(result.seconds, 1),
+        "samples_per_second": round(samples / result.seconds),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return records.seal(_dataset(result, evaluations, members), study, profile, [part]), result
+
+
+FINAL = ("elbo", "sse", "kl", "sigma2", "tuned_elbo", "tuned_sigma2", "mutual_information", "active_units")
+UNITS = ("kl_per_unit", "variance_of_mean", "second_moment", "quantile")
+
+
+@torch.no_grad()
+def _evaluate(model, x, device):
+    """The numbers of `collapse.evaluate`, a dict; NaN, all of them, where a member's are beyond float32."""
+    batches = (scaled(torch.tensor(x[i : i + 2000], device=device)) for i in range(0, len(x), 2000))
+    try:
+        found = collapse.evaluate(batches, model.encode, model.decode, float(model.log_sigma2.double().exp()))
+    except ValueError:  # after a learning rate far too large; the other members are not to suffer for it
+        k = model.encode(scaled(torch.tensor(x[:1], device=device)))[0].shape[1]
+        return dict.fromkeys(FINAL, np.nan) | dict.fromkeys(UNITS, np.full(k, np.nan))
+    return {name: getattr(found, name) for name in FINAL + UNITS}
+
+
+@np.errstate(over="ignore")  # a history that grows beyond float32 is stored as infinity
+def _dataset(run, evaluations, members):
+    described = [member.describe() for member in run.members]
+    table = {f"set_{key}": ("member", np.array([row[key] for row in described])) for key in described[0]}
+    table["diverged"] = ("member", run.diverged.astype(np.int32))
+    for name in FINAL:
+        table[name] = ("member", np.array([one[name] for one in evaluations], np.float64))
+    for name in UNITS:
+        values = np.stack([one[name] for one in evaluations])
+        table[name] = (("member", "unit"), values.astype(np.float32))
+        if run.snapshots:
+            values = np.stack([statistics[name] for _, statistics in sorted(run.snapshots.items())])
+            table[f"snapshot_{name}"] = (("snapshot", "member", "unit"), values.astype(np.float32))
+    for name, values in run.history.items():
+        table[f"history_{name}"] = (("epoch", "member"), values.astype(np.float32))
+    coordinates = {"member": np.array(members, np.int32), "epoch": np.arange(1, run.epoch + 1, dtype=np.int32)}
+    if run.snapshots:
+        coordinates["snapshot"] = np.array(sorted(run.snapshots), np.int32)
+    return xr.Dataset(table, coordinates)
+
+
+def commit():
+    """The commit of the code that runs, with "+changes" where the files differ from it; "unknown" outside git.
+
+    ``$BOOK_COMMIT`` comes before what git says, for a machine that has a copy of the files alone.
+    """
+    if os.environ.get("BOOK_COMMIT"):
+        return os.environ["BOOK_COMMIT"]
+
+    def git(*arguments):
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # it may lie, installed, in another project's folder
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor():
+    return f"cpu {platform.machine()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,152 @@
+"""One epoch of many VAEs in lock-step: what `train` repeats. Serves chapter 08.
+
+The members' parameters lie side by side in a `vae.Stack`, so that a step is one batched product where M networks
+trained one after the other would do M small ones.
+"""
+
+import contextlib
+
+import numpy as np
+import torch
+
+from helpers.vae import elbo
+
+CHUNK = 16  # minibatches drawn at a time; part of what a seed means, so the same for every stack and device
+HISTORY = ("elbo", "sse", "kl", "sigma2", "beta")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def scaled(x):
+    """Pixels as the model sees them: uint8 divided by 255, where they lie; float32 as it is."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+class Lockstep:
+    """A run's next epochs on `data`, a tensor (N, ...) on the device that trains. `epoch` does one."""
+
+    def __init__(self, run, data, batch_size, precision):
+        self.run, self.data, self.batch_size, self.precision = run, data, batch_size, precision
+        self.device, self.steps, M = data.device, len(data) // batch_size, len(run.members)
+        self.n = data[0].numel()
+        with torch.no_grad():  # whatever the network, its encoder tells k
+            self.k = run.stack.member(0).encode(scaled(data[:1]))[0].shape[1]
+        self.learned = torch.tensor([member.sigma2_rule == "adam" for member in run.members], device=self.device)
+        # What a step reads and writes: a CUDA graph replays on these very tensors.
+        self.index = torch.zeros(M, batch_size, dtype=torch.int64, device=self.device)
+        self.noise = torch.zeros(M, batch_size, self.k, device=self.device)
+        self.beta = torch.zeros(M, device=self.device)
+        self.totals = torch.zeros(3, M, dtype=torch.float64, device=self.device)
+        self.graph, self.warm_up = None, 3
+        self.last_finite = {name: p.detach().clone() for name, p in run.stack.parameters.items()}
+        self._make_optimizer()
+
+    def _make_optimizer(self):
+        """Torch's Adam, a group per learning rate, on views of the stacked parameters and of its own averages."""
+        self.views = [p.detach().unbind() for p in self.run.stack.parameters.values()]
+        groups = {}
+        for m, member in enumerate(self.run.members):
+            groups.setdefault(member.learning_rate, []).extend(views[m] for views in self.views)
+        groups = [{"params": views, "lr": rate} for rate, views in groups.items()]
+        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=self.device.type == "cuda")
+        for name, views in zip(self.run.stack.parameters, self.views, strict=True):
+            for view, *averages in zip(views, *(average[name].unbind() for average in self.run.adam), strict=True):
+                step = torch.tensor(float(self.run.epoch * self.steps), device=self.device)
+                state = dict(zip(("exp_avg", "exp_avg_sq"), averages, strict=True))
+                self.optimizer.state[view] = {"step": step, **state}
+
+    def epoch(self, bar):
+        """Each member sees its data once, in its own order."""
+        run, members, size = self.run, self.run.members, self.batch_size
+        generators = [self._generator(member.seed) for member in members]
+        order = [torch.randperm(len(self.data), generator=g, device=self.device) for g in generators]
+        order = torch.stack(order)[:, : self.steps * size].reshape(len(members), self.steps, size)
+        self.totals.zero_()
+        with _products_in(self.precision):
+            for first in range(0, self.steps, CHUNK):
+                chunk = range(first, min(first + CHUNK, self.steps))
+                shape = (len(chunk), size, self.k)
+                noise = [torch.randn(shape, generator=g, device=self.device) for g in generators]
+                beta = [[member.beta_at(run.epoch + step / self.steps) for member in members] for step in chunk]
+                beta = torch.tensor(beta, dtype=torch.float32).to(self.device)
+                for i, step in enumerate(chunk):
+                    self.index.copy_(order[:, step])
+                    torch.stack([draws[i] for draws in noise], out=self.noise)
+                    self.beta.copy_(beta[i])
+                    self._replay() if self.device.type == "cuda" else self.step()
+                bar.update(len(chunk) * size * len(members))
+        self._finish()
+
+    def _generator(self, seed):
+        """What a seed draws in one epoch depends on nothing else, so that an interrupted epoch can be done again."""
+        state = np.random.SeedSequence([seed, self.run.epoch]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.device).manual_seed(int(state) >> 1)
+
+    def step(self):
+        """One step of Adam for every member, each on a minibatch of its own."""
+        parameters = self.run.stack.parameters
+        x = scaled(self.data[self.index])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            squared_error, kl = self.run.stack(x, self.noise)
+        squared_error, kl = squared_error.mean(1), kl.mean(1)
+        log_sigma2 = parameters["log_sigma2"]
+        log_sigma2 = torch.where(self.learned, log_sigma2, log_sigma2.detach())
+        objective = elbo(squared_error, kl, log_sigma2, self.n, self.beta)
+        # The members share nothing, so the gradient of the sum is each one's own.
+        gradients = torch.autograd.grad(-objective.sum(), list(parameters.values()))
+        for views, gradient in zip(self.views, gradients, strict=True):
+            for view, part in zip(views, gradient.unbind(), strict=True):
+                view.grad = part
+        self.optimizer.step()
+        with torch.no_grad():
+            self.totals += torch.stack([elbo(squared_error, kl, log_sigma2, self.n), squared_error, kl])
+
+    def _replay(self):
+        """A step on a GPU: the first few as they are, then recorded as a CUDA graph, then replayed from it."""
+        if self.graph is None and self.warm_up:
+            self.warm_up -= 1
+            stream = torch.cuda.Stream()  # where a capture wants what precedes it to have run
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.step()
+            torch.cuda.current_stream().wait_stream(stream)
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.step()
+        self.graph.replay()
+
+    @torch.no_grad()
+    def _finish(self):
+        """The epoch's averages go into the history; closed-form sigma2 is set; diverged members are put back."""
+        run, parameters = self.run, self.run.stack.parameters
+        run.epoch += 1
+        averages = self.totals / self.steps
+        rule = [member.sigma2_rule == "closed form" for member in run.members]
+        parameters["log_sigma2"][rule] = (averages[1, rule] / self.n).log().float()
+        finite = torch.isfinite(averages).all(0)
+        for p in parameters.values():
+            finite &= torch.isfinite(p.reshape(len(run.members), -1)).all(1)
+        bad = ~finite.cpu().numpy()
+        run.diverged[bad & (run.diverged == 0)] = run.epoch
+        bad = run.diverged > 0
+        for name, p in parameters.items():
+            p[bad] = self.last_finite[name][bad]
+            self.last_finite[name].copy_(p)
+            for average in run.adam:
+                average[name][bad] = 0
+        row = dict(zip(("elbo", "sse", "kl"), averages.cpu().numpy(), strict=True))
+        row["sigma2"] = parameters["log_sigma2"].double().exp().cpu().numpy()
+        row["beta"] = self.beta.double().cpu().numpy()
+        for name, values in row.items():
+            run.history[name] = np.vstack([run.history[name], np.where(bad, np.nan, values)])
+
+
+@contextlib.contextmanager
+def _products_in(precision):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,294 @@
+"""The paper's experiments as data, and the command that runs them: ``python -m helpers.studies --help``.
+
+A study is a question with up to three plans: "quick" on bundled data, "laptop" and "paper" on the paper's.
+Serves chapters 08 to 11.
+"""
+
+import argparse
+import contextlib
+import re
+import sys
+import threading
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from helpers import experiments, records, vae
+from helpers.experiments import Plan
+from helpers.train import Member
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question and its plans by profile."""
+
+    title: str
+    plans: dict
+
+
+SIGMA2 = (0.1, 0.05, 0.01, 0.001)  # section 5.2
+
+STUDIES = {
+    "demo": Study(
+        "Four noise variances on digits: the smaller, the fewer latents collapse",
+        {
+            "quick": Plan(
+                "digits",
+                partial(vae.mlp, n=64, hidden=(128,), k=16),
+                tuple(Member(sigma2=sigma2, learning_rate=2e-3) for sigma2 in SIGMA2),
+                epochs=60,
+                batch_size=64,
+            )
+        },
+    ),
+}
+
+
+def find(study, profile):
+    """The plan of a study.
+
+    Raises
+    ------
+    ValueError
+        When there is no such study or it has no such profile; the message lists what there is.
+    """
+    if study not in STUDIES:
+        raise ValueError(f"study is {study!r}; expected one of {', '.join(STUDIES)}")
+    plans = STUDIES[study].plans
+    if profile not in plans:
+        raise ValueError(f"profile is {profile!r}; {study} has {', '.join(plans)}")
+    return plans[profile]
+
+
+def members_from(text, count):
+    """The members that "a:b" names, a range: a to b - 1, of 0 to `count` - 1; either end may be left out."""
+    found = re.fullmatch(r"(\d*):(\d*)", text, re.ASCII)
+    start, stop = (int(found[1] or 0), int(found[2] or count)) if found else (0, 0)
+    if not start < stop <= count:
+        raise ValueError(f"members is {text!r}; expected a range like 0:{count}, within the {count} members there are")
+    return range(start, stop)
+
+
+def run(study, profile="quick", members=None, device="cpu", path=None, budget=None):
+    """`experiments.run` for a study by name: its record (None when it stopped before the end) and its `train.Run`."""
+    return experiments.run(find(study, profile), study, profile, members, device, path, budget)
+
+
+_one_block = threading.Lock()
+
+
+def run_block(study, profile, members, device="cpu", path=None):
+    """The same as one task of many: the record's bytes, which may come from another machine."""
+    with _one_block:  # torch's seed belongs to the process, and a worker may have several threads
+        return records.to_bytes(run(study, profile, members, device, path)[0])
+
+
+def run_distributed(study, profile, blocks, address, save, device="cpu", folder=None):
+    """Run blocks of members as tasks of a dask.distributed scheduler; a task whose worker dies runs elsewhere.
+
+    Parameters
+    ----------
+    study, profile : str
+    blocks : list of range
+    address : str
+        Of the scheduler. Its workers need this package, and the data where it is not bundled.
+    save : callable
+        Called with each block and its record, as they come.
+    device : str
+    folder : path, optional
+        For checkpoints, where the workers share a file system; a block begun by a worker that died is then resumed.
+
+    Raises
+    ------
+    RuntimeError
+        When blocks failed, after all others were saved; the message says which and why.
+    """
+    from distributed import Client, as_completed
+
+    failures = []
+    with Client(address) as client:
+        tasks = {}
+        for block in blocks:
+            path = folder and Path(folder) / _name(study, profile, block, "safetensors")
+            tasks[client.submit(run_block, study, profile, block, device, path, pure=False)] = block
+        for task in as_completed(tasks):
+            block = tasks[task]
+            try:
+                save(block, records.from_bytes(task.result()))
+            except Exception as error:  # of whatever kind, the other blocks are not to suffer for it
+                failures.append(f"members {block.start}:{block.stop}: {error}")
+    if failures:
+        raise RuntimeError(f"{len(failures)} of {len(blocks)} blocks failed: {'; '.join(failures)}")
+
+
+def _name(study, profile, members, suffix):
+    return f"{study}-{profile}-{members.start}-{members.stop}.{suffix}"
+
+
+def table(record):
+    """A record as text: what each member was and what became of it."""
+    columns = ("set_sigma2", "set_sigma2_rule", "set_beta", "set_learning_rate", "set_seed")
+    numbers = ("elbo", "tuned_elbo", "sse", "kl", "sigma2", "active_units")
+    names = [name.removeprefix("set_") for name in columns] + list(numbers)
+    rows = [["member", *names]]
+    for m, member in enumerate(record.member.values):
+        set_values = [str(record[name].values[m]) for name in columns]
+        values = [f"{record[name].values[m]:.4g}" for name in numbers]
+        note = f"  diverged in epoch {record.diverged.values[m]}" if record.diverged.values[m] else ""
+        rows.append([str(member), *set_values, *values[:-1], values[-1] + note])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.studies",
+        description="Run the paper's experiments and record them.",
+        epilog="Exit codes: 0 done; 1 failed, with the reason; 2 wrong usage; 3 stopped early, and resume goes on; "
+        "130 interrupted.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name, does, parents=()):
+        commands.add_parser(name, parents=parents, help=does, description=does, epilog=parser.epilog)
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("study", help="its name, as `list` prints it")
+    shared.add_argument("--profile", default="quick", help="quick, laptop or paper (default: quick)")
+    shared.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder of checkpoints and records (default: runs)"
+    )
+    running = argparse.ArgumentParser(add_help=False, parents=[shared])
+    running.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
+    running.add_argument("--members", default=":", metavar="A:B", help="members A to B - 1 alone (default: all)")
+    running.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="stop the training at the end of an epoch, before it takes longer than this; at least one epoch is done",
+    )
+    where = running.add_mutually_exclusive_group()
+    where.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="run blocks of members in N processes; this and --scheduler need the package distributed",
+    )
+    where.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="run blocks of members on the dask.distributed cluster of this scheduler; its workers need this package, "
+        "the data, one thread each, and --out on a file system they share",
+    )
+    running.add_argument(
+        "--block", type=int, default=1, metavar="M", help="members a block, trained in lock-step (default: 1)"
+    )
+    command("list", "Print what studies there are, with their profiles.")
+    command("run", "Train, evaluate and record members of a study.", [running])
+    command("resume", "Go on with a run that was stopped or killed; what it has recorded is left alone.", [running])
+    command("show", "Print the record of a study, from --out or, where it is not there, from the package.", [shared])
+    return parser
+
+
+def main(arguments=None):
+    """The command; returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command in ("run", "resume"):
+        spread = options.processes is not None or options.scheduler
+        if spread and options.budget is not None:
+            parser.error("--budget is for one process; it goes with neither --processes nor --scheduler")
+        if min(options.block, options.processes or 1) < 1 or options.processes == 0:
+            parser.error("--block and --processes are at least 1")
+    try:
+        return {"list": _list, "show": _show}.get(options.command, _run)(options)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; `resume` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _list(options):
+    for name, study in STUDIES.items():
+        print(f"{name}: {study.title}")
+        for profile, plan in study.plans.items():
+            print(f"    {profile}: {len(plan.members)} members, {plan.epochs} epochs of {plan.data}")
+    return 0
+
+
+def _show(options):
+    find(options.study, options.profile)
+    found = list(_recorded(options).values())
+    record = records.merge(found) if found else records.recorded(options.study, options.profile)
+    if record is None:
+        raise ValueError(f"there is no record of {options.study}, profile {options.profile}, in {options.out}")
+    for part in records.parts(record):
+        print(
+            ", ".join(f"{key} {part[key]}" for key in ("members", "device", "precision", "seconds", "commit", "date"))
+        )
+    print(table(record))
+    return 0
+
+
+def _recorded(options):
+    """The records in --out by their paths: those of blocks of members or else the whole."""
+    whole = f"{options.study}-{options.profile}"
+    paths = sorted(options.out.glob(f"{whole}-*-*.nc")) or sorted(options.out.glob(f"{whole}.nc"))
+    return {path: records.load(path) for path in paths}
+
+
+def _run(options):
+    study, profile, out = options.study, options.profile, options.out
+    plan = find(study, profile)
+    members = members_from(options.members, len(plan.members))
+    spread = options.processes or options.scheduler
+    size = options.block if spread else len(members)
+    blocks = [members[i : i + size] for i in range(0, len(members), size)]
+
+    checkpoints = [out / _name(study, profile, block, "safetensors") for block in blocks]
+    begun = [path for path in checkpoints if path.exists()]
+    owner = {m: path for path, record in _recorded(options).items() for m in record.member.values.tolist()}
+    done = [owner[m] for m in members if m in owner]
+    these = f"members {members.start}:{members.stop}"
+    if options.command == "run" and (begun or done):
+        raise ValueError(f"{these} were begun before: {(begun + done)[0]} exists. Resume, or remove it to start anew")
+    if options.command == "resume" and not (begun or done):
+        raise ValueError(f"{these} cannot be resumed: {out} has no checkpoint like {checkpoints[0].name}. Run them")
+    blocks = [block for block in blocks if not owner.keys() >= set(block)]
+    if partly := [m for block in blocks for m in block if m in owner]:
+        raise ValueError(f"{these} are partly done: {owner[partly[0]]} has {partly}. Choose others, or remove it")
+
+    def save(block, record):
+        path = out / _name(study, profile, block, "nc")
+        records.save(record, path)
+        print(f"{path}\n{table(record)}", flush=True)
+
+    if spread:
+        with contextlib.ExitStack() as stack:
+            if options.processes:
+                from distributed import LocalCluster
+
+                cluster = LocalCluster(n_workers=options.processes, threads_per_worker=1, dashboard_address=None)
+                spread = stack.enter_context(cluster).scheduler_address
+            run_distributed(study, profile, blocks, spread, save, options.device, out.absolute())
+    elif blocks:
+        record, result = run(study, profile, members, options.device, checkpoints[0], options.budget)
+        if record is None:
+            at = f"epoch {result.epoch} of {plan.epochs}"
+            print(f"stopped ({result.stopped}) after {at}; `resume` goes on", file=sys.stderr)
+            return 3
+        save(members, record)
+    found = _recorded(options)
+    if sum(record.member.size for record in found.values()) == len(plan.members):
+        whole = out / f"{study}-{profile}.nc"
+        records.save(records.merge(list(found.values())), whole)
+        print(f"all {len(plan.members)} members: {whole}")
+    return 0
+
+
+if __name__ == "__main__":
+    from helpers.studies import main  # by this name, workers of a cluster find its functions
+
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Records: the same numbers after a file, no byte of it changed unnoticed, and nothing merged that does not belong."""
+
+import errno
+import json
+import os
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from helpers import records
+
+PART = {
+    "settings": {"data": "digits", "epochs": 3, "network": {"name": "mlp", "hidden": [8]}},
+    "data_sha256": "5e" * 32,
+    "commit": "unknown",
+    "versions": {"python": "3.12.0"},
+    "device": "cpu",
+    "precision": "float32",
+    "seconds": 0.5,
+    "samples_per_second": 1000,
+    "date": "2020-01-01T00:00:00+00:00",
+}
+
+
+def made(start=0, stop=2, study="demo", profile="quick", **changes):
+    """A sealed record of some members, whose numbers depend on the member alone."""
+    members = np.arange(start, stop, dtype=np.int32)
+    rng = np.random.default_rng(0)
+    elbo, kl = rng.standard_normal(10), rng.standard_normal((10, 3))
+    kl[1, 2], elbo[1] = np.nan, -np.inf
+    table = {
+        "set_seed": ("member", members),
+        "set_beta": ("member", np.array(["1.0", "LinearAnnealing(epochs=10)"])[members % 2]),
+        "elbo": ("member", elbo[members]),
+        "kl_per_unit": (("member", "unit"), kl[members].astype(np.float32)),
+        "history_kl": (("epoch", "member"), kl.T[:, members].astype(np.float32)),
+    }
+    part = {"members": [start, stop], **PART, **changes}
+    return records.seal(xr.Dataset(table, {"member": members, "epoch": [1, 2, 3]}), study, profile, [part])
+
+
+def assert_same(a, b):
+    xr.testing.assert_equal(a, b)
+    assert {k: v for k, v in a.attrs.items() if k != "digest"} == {k: v for k, v in b.attrs.items() if k != "digest"}
+
+
+def test_bytes_and_file_give_the_record_back_and_keep_its_digest(tmp_path):
+    record, path = made(), tmp_path / "new" / "demo-quick.nc"
+    records.save(record, path)
+    loaded = records.load(path)
+    assert_same(loaded, record)
+    assert loaded.elbo.dtype == np.float64 and loaded.kl_per_unit.dtype == np.float32
+    assert np.isnan(loaded.kl_per_unit.values[1, 2]) and loaded.elbo.values[1] == -np.inf
+    assert records.to_bytes(record) == path.read_bytes() == records.to_bytes(loaded)
+    assert loaded.attrs["digest"] == records.digest(path.read_bytes())
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_file_is_plain_netcdf_3(tmp_path):
+    from scipy.io import netcdf_file
+
+    path = tmp_path / "a.nc"
+    records.save(made(), path)
+    with netcdf_file(path, mmap=False) as file:
+        np.testing.assert_array_equal(file.variables["elbo"][:], made().elbo.values)
+        assert json.loads(file.parts)[0]["members"] == [0, 2]
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80])
+def test_every_byte_counts(flip):
+    content = records.to_bytes(made())
+    for i in range(len(content)):
+        changed = bytearray(content)
+        changed[i] ^= flip
+        with pytest.raises(ValueError, match=r"is damaged|is no record"):
+            records.from_bytes(bytes(changed))
+
+
+def test_truncated_or_grown_files_are_refused():
+    content = records.to_bytes(made())
+    for part in (content[:-1], content[: len(content) // 2], content[:100], content[:3], content + b"\0"):
+        with pytest.raises(ValueError, match=r"is damaged|is no record"):
+            records.from_bytes(part)
+
+
+@pytest.mark.parametrize("content", [b"", b"some text", b"\x89HDF\r\n\x1a\n", b"CDF\x02" + bytes(100)])
+def test_other_files_are_refused_by_their_name(content, tmp_path):
+    path = tmp_path / "demo-quick.nc"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"demo-quick\.nc is no record: it is no NetCDF 3 file with a digest"):
+        records.load(path)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        records.load(tmp_path / "absent.nc")
+
+
+def test_a_file_without_a_digest_is_refused():
+    content = bytes(made().to_netcdf(engine="scipy", format="NETCDF3_64BIT"))
+    with pytest.raises(ValueError, match="with a digest"):
+        records.from_bytes(content)
+
+
+@pytest.mark.parametrize("name", records.PROVENANCE)
+def test_a_part_without_some_provenance_is_refused(name):
+    record = made()
+    whole = records.parts(record)[0]
+    less = {key: value for key, value in whole.items() if key != name}
+    record.attrs["parts"] = json.dumps([whole, less])
+    with pytest.raises(ValueError, match=f"lacks {name};"):
+        records.from_bytes(records.to_bytes(record))
+
+
+@pytest.mark.parametrize("name", ["study", "profile", "parts"])
+def test_a_record_without_some_attribute_is_refused(name):
+    record = made()
+    del record.attrs[name]
+    with pytest.raises(ValueError, match=f"lacks {name};"):
+        records.from_bytes(records.to_bytes(record))
+
+
+def test_a_record_without_parts_or_members_settings_is_refused():
+    record = made()
+    record.attrs["parts"] = "[]"
+    with pytest.raises(ValueError, match="lacks commit, data_sha256, date, device"):
+        records.from_bytes(records.to_bytes(record))
+    with pytest.raises(ValueError, match=r"lacks set_\*;"):
+        records.from_bytes(records.to_bytes(made().drop_vars(["set_seed", "set_beta"])))
+
+
+def test_merged_parts_equal_the_whole_in_any_order():
+    whole = made(0, 10)
+    for blocks in ([(0, 1), (1, 10)], [(5, 10), (0, 2), (2, 5)]):
+        pieces = [records.from_bytes(records.to_bytes(made(*block))) for block in blocks]
+        merged = records.merge(pieces)
+        xr.testing.assert_equal(merged, whole)
+        assert [part["members"] for part in records.parts(merged)] == sorted(map(list, blocks))
+        assert (merged.attrs["study"], merged.attrs["profile"]) == ("demo", "quick")
+        content = records.to_bytes(merged)
+        assert_same(records.from_bytes(content), merged)
+        assert content == records.to_bytes(whole.assign_attrs(merged.attrs))
+    xr.testing.assert_equal(records.merge([whole]), whole)
+
+
+def test_parts_may_come_from_other_machines_and_commits():
+    parts = records.parts(records.merge([made(0, 2), made(2, 4, device="NVIDIA", commit="abc", versions={})]))
+    assert [part["device"] for part in parts] == ["cpu", "NVIDIA"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("study", "other"),
+        ("profile", "paper"),
+        ("settings", {**PART["settings"], "epochs": 4}),
+        ("data_sha256", "00" * 32),
+        ("precision", "tf32"),
+    ],
+)
+def test_what_differs_in_kind_is_not_merged(name, value):
+    with pytest.raises(ValueError, match=f"of different kinds: {name} is .* in one and .* in another"):
+        records.merge([made(0, 2), made(2, 3, **{name: value})])
+
+
+def test_shared_members_are_not_merged():
+    with pytest.raises(ValueError, match=r"share members: they have \[0, 1, 1, 2\]"):
+        records.merge([made(0, 2), made(1, 3)])
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_what_was_there(step, tmp_path, monkeypatch):
+    path = tmp_path / "demo-quick.nc"
+    records.save(made(0, 2), path)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match=r"the record .*demo-quick\.nc could not be written: .*No space left"):
+        records.save(made(2, 4), path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+
+def test_what_netcdf_3_cannot_hold_leaves_no_file(tmp_path):
+    record = made().assign(set_seed=("member", [0, 2**40]))
+    with pytest.raises(ValueError, match="int64"):
+        records.save(record, tmp_path / "demo-quick.nc")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_packages_records_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "files", lambda package: tmp_path)
+    assert records.recorded("demo", "quick") is None
+    records.save(made(), tmp_path / "records" / "demo-quick.nc")
+    assert_same(records.recorded("demo", "quick"), made())
+    assert records.recorded("demo", "paper") is None
+    (tmp_path / "records" / "demo-paper.nc").write_bytes(b"CDF")
+    with pytest.raises(ValueError, match=r"^demo-paper\.nc is no record"):
+        records.recorded("demo", "paper")
+
+
+def test_the_packages_records_are_whole():
+    for path in (files("helpers") / "records").iterdir():
+        if path.name.endswith(".nc"):
+            record = records.from_bytes(path.read_bytes(), path.name)
+            assert path.name == f"{record.attrs['study']}-{record.attrs['profile']}.nc"

@@ -1,0 +1,39 @@
+"""The scorecard: verdicts, what is refused, and the page made of the rows."""
+
+import json
+
+import pytest
+import scorecard_page
+
+from helpers.scorecard import FIGURES, Scorecard
+
+
+@pytest.mark.parametrize(
+    ("holds", "verdict"),
+    [([True, True], "reproduced"), ([True, False], "partly"), ([False], "not reproduced"), (None, "not yet run")],
+)
+def test_verdict_follows_from_the_parts(holds, verdict, capsys):
+    assert Scorecard("09_x").claim("Table 1", "a < b", holds, "1", "2", "quick") == verdict
+    assert f"Table 1 · a < b: {verdict}" in capsys.readouterr().out
+
+
+def test_bad_rows_are_refused():
+    with pytest.raises(ValueError, match="figure is 'Figure 12'; expected one of Figure 1,"):
+        Scorecard("09_x").claim("Figure 12", "", [True], "", "", "")
+    with pytest.raises(ValueError, match="holds is empty"):
+        Scorecard("09_x").claim("Figure 1", "", [], "", "", "")
+
+
+def test_page_lists_every_figure_and_links_to_the_chapter(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_SCORECARD", str(tmp_path))
+    Scorecard("10_b").claim("Figure 5", "rises | falls", [True], "p", "o", "paper")
+    first = Scorecard("09_a")
+    first.claim("Table 1", "ordered", [True, False], "p", "o", "laptop")
+    first.claim("Figure 3", "smaller is better", [False], "p", "o", "laptop")
+    rows = scorecard_page.merge(tmp_path)
+    assert [row["figure"] for row in rows] == ["Figure 3", "Figure 5", "Table 1"]
+    assert json.loads((tmp_path / "09_a.json").read_text())[0]["verdict"] == "partly"
+    text = scorecard_page.table(rows)
+    assert "**3 claims: 1 reproduced, 1 partly, 1 not reproduced.**" in text
+    assert r"| [Figure 5](../notebooks/10_b.ipynb) | rises \| falls | **reproduced** | p | o | paper |" in text
+    assert text.count("not yet run") == len(FIGURES) - 3
