@@ -1,5 +1,6 @@
 """Checkpoints of a run: one safetensors file, its settings and state as JSON in the header. Serves `train`."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,8 +31,8 @@ def save(path, run, settings):
         "seconds": run.seconds,
         "stopped": run.stopped,
         "diverged": run.diverged.tolist(),
-        "digest": _digest(tensors),
     }
+    state["digest"] = _digest(state, tensors)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,8 @@ def save(path, run, settings):
             os.fsync(written.fileno())
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise OSError(f"the checkpoint {path} could not be written: {error}") from error
 
 
@@ -56,8 +58,8 @@ def load(path, run, settings):
         with safe_open(path, framework="pt") as file:
             state = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        whole = state["format"] == FORMAT and state["digest"] == _digest(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        whole = state.pop("digest") == _digest(state, tensors) and state["format"] == FORMAT
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no readable checkpoint: {error}. Remove it to start anew") from error
     if not whole:
         raise ValueError(f"{path} is damaged: its digest or format is not what it says. Remove it to start anew")
@@ -91,8 +93,8 @@ def _tensors(run):
             yield f"snapshot/{epoch}/{name}", torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _digest(tensors):
-    digest = hashlib.sha256()
+def _digest(state, tensors):
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
     for name in sorted(tensors):
         values = tensors[name].numpy()
         digest.update(f"{name} {values.dtype} {values.shape}".encode())

@@ -18,9 +18,22 @@ from tqdm import tqdm
 from helpers import collapse, data, records
 from helpers.train import scaled, train
 
+
+def _mnist():
+    return data.mnist("train").reshape(-1, 784)
+
+
+def _dequantised(x, levels):
+    """Whole numbers 0 to levels - 1 with uniform noise on top, in [0, 1): a density where there was none."""
+    noise = np.random.default_rng(0).random(x.shape, np.float32)
+    return np.minimum((x + noise) / np.float32(levels), np.float32(1 - 2**-24))
+
+
 DATA = {
     "digits": data.digits_bytes,
-    "mnist": lambda: data.mnist("train").reshape(-1, 784),
+    "digits-dequantised": lambda: _dequantised((data.digits() * 16).astype(np.float32), 17),
+    "mnist": _mnist,
+    "mnist-dequantised": lambda: _dequantised(_mnist(), 256),
 }
 
 

@@ -125,8 +125,9 @@ class Lockstep:
         rule = [member.sigma2_rule == "closed form" for member in run.members]
         parameters["log_sigma2"][rule] = (averages[1, rule] / self.n).log().float()
         finite = torch.isfinite(averages).all(0)
-        for p in parameters.values():
-            finite &= torch.isfinite(p.reshape(len(run.members), -1)).all(1)
+        for tensors in (parameters, *run.adam):  # an average at infinity holds its parameter still for ever
+            for p in tensors.values():
+                finite &= torch.isfinite(p.reshape(len(run.members), -1).sum(1))
         bad = ~finite.cpu().numpy()
         run.diverged[bad & (run.diverged == 0)] = run.epoch
         bad = run.diverged > 0

@@ -133,3 +133,19 @@ def recorded(study, profile):
     """The record that travels with the package, or None where there is none."""
     path = files("helpers") / "records" / f"{study}-{profile}.nc"
     return from_bytes(path.read_bytes(), path.name) if path.is_file() else None
+
+
+def largest(study):
+    """The recorded run of a study nearest to the paper's scale: profile paper, else laptop, else None."""
+    found = (recorded(study, profile) for profile in ("paper", "laptop"))
+    return next((record for record in found if record is not None), None)
+
+
+def label(record):
+    """Which run a record is, in a line for captions."""
+    part = parts(record)[0]
+    settings, device = part["settings"], part["device"].split(",")[0]
+    kind = f"batch {settings['batch_size']}, {part['precision']}, {device}"
+    return (
+        f"{record.attrs['study']}, {record.attrs['profile']}: {settings['epochs']} epochs of {settings['data']}, {kind}"
+    )

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from helpers import checkpoint, collapse
-from helpers._validation import integer, positive
+from helpers._validation import finite_array, integer, positive
 from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, scaled
 from helpers.vae import Stack
 
@@ -63,13 +64,19 @@ class Member:
     beta: float | Callable[[float], float] = 1.0
 
     def __post_init__(self):
-        integer("seed", self.seed, 0, 2**32 - 1)
-        positive("learning_rate", self.learning_rate)
-        positive("sigma2", self.sigma2)
+        checked = {
+            "seed": integer("seed", self.seed, 0, 2**32 - 1),
+            "learning_rate": positive("learning_rate", self.learning_rate),
+            "sigma2": positive("sigma2", self.sigma2),
+        }
         if self.sigma2_rule not in RULES:
             raise ValueError(f"sigma2_rule is {self.sigma2_rule!r}; expected one of {RULES}")
-        if not callable(self.beta) and not (math.isfinite(self.beta) and self.beta >= 0):
-            raise ValueError(f"beta is {self.beta}; expected a number from 0 or a function of the epochs elapsed")
+        if not callable(self.beta):
+            checked["beta"] = float(finite_array("beta", self.beta, ()))
+            if checked["beta"] < 0:
+                raise ValueError(f"beta is {self.beta}; expected a number from 0 or a function of the epochs elapsed")
+        for name, value in checked.items():  # plain numbers, which JSON takes
+            object.__setattr__(self, name, value)
 
     def beta_at(self, elapsed):
         """The weight of the KL term after `elapsed` epochs."""
@@ -166,13 +173,15 @@ def train(
         When an argument is bad, or the checkpoint is damaged or belongs to another run.
     """
     began = time.monotonic()
-    x, device = _checked(x, members, epochs, batch_size, snapshots, device, precision)
+    snapshots = list(snapshots)
+    x, device = _checked(x, members, epochs, batch_size, snapshots, device, precision, budget)
     run = _start(build, members, device)
     settings = {
         "members": [member.describe() for member in members],
         "network": str(run.stack.module),
+        "parameters": {name: list(p.shape) for name, p in run.stack.parameters.items()},
         "data": hashlib.sha256(x).hexdigest(),
-        "batch_size": batch_size,
+        "batch_size": int(batch_size),
         "precision": precision,
     }
     if path is not None and Path(path).exists():
@@ -200,7 +209,7 @@ def train(
     return run
 
 
-def _checked(x, members, epochs, batch_size, snapshots, device, precision):
+def _checked(x, members, epochs, batch_size, snapshots, device, precision, budget):
     if not isinstance(x, np.ndarray) or x.dtype not in (np.uint8, np.float32) or x.ndim < 2 or not x.size:
         got = f"{x.dtype} array of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
         raise ValueError(f"x is {got}; expected a uint8 or float32 array (N, ...)")
@@ -214,7 +223,12 @@ def _checked(x, members, epochs, batch_size, snapshots, device, precision):
         integer("snapshots", epoch, 1, epochs)
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
-    device = torch.device(device)
+    if budget is not None:
+        finite_array("budget", budget, ())
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}; expected 'cpu' or 'cuda'") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {str(device)!r}, but torch finds no GPU here; expected 'cpu'")
     return np.ascontiguousarray(x), device
@@ -235,13 +249,17 @@ def _start(build, members, device):
 
 @torch.no_grad()
 def unit_statistics(stack, data, batch_size=2048):
-    """`collapse.unit_statistics` of every member over all of `data`, each (M, k)."""
+    """`collapse.unit_statistics` of every member over all of `data`, each (M, k); NaN where one is beyond float32."""
     rows = []
     for m in range(len(stack)):
         encode = stack.member(m).encode
         outputs = [encode(scaled(batch)) for batch in data.split(batch_size)]
         mean, logvar = (torch.cat(part) for part in zip(*outputs, strict=True))
-        rows.append(collapse.unit_statistics(mean, logvar)._asdict())
+        try:
+            rows.append(collapse.unit_statistics(mean, logvar)._asdict())
+        except ValueError:  # after a learning rate far too large; the other members are not to suffer for it
+            nan = np.full(mean.shape[1], np.nan)
+            rows.append(dict.fromkeys(collapse.UnitStatistics._fields, nan))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -256,7 +274,7 @@ def _interrupts():
     def ask(number, frame):
         signal.signal(signal.SIGINT, before)
         asked.set()
-        tqdm.write("Stopping after this epoch; interrupt again to stop at once.")
+        tqdm.write("Stopping after this epoch; interrupt again to stop at once.", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, ask)
     try:

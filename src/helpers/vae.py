@@ -82,6 +82,7 @@ def mlp(n=784, hidden=(1024, 512), k=200, activation=nn.ReLU, sigma2=1.0):
         Initial noise variance.
     """
     n, k = integer("n", n, 1, 2**31), integer("k", k, 1, 2**31)
+    hidden = [integer("hidden", width, 1, 2**31) for width in hidden]
 
     def network(*widths):
         layers = [(nn.Linear(a, b), activation()) for a, b in itertools.pairwise(widths)]

@@ -1,0 +1,149 @@
+"""The paper's experiments as data (section 5.2, Appendix D). Serves `studies`, and chapters 08 to 11 through it.
+
+A study is a question with up to three plans: "quick" on bundled data, "laptop" on a CPU, "paper" at the paper's
+scale on a GPU. The paper leaves open the batch size, the activation, the grid of learning rates and where a learned
+noise variance starts; what stands here is our choice, and the mnist-sensitivity and mnist-sigma-init studies vary it.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import nn
+
+from helpers import records, vae
+from helpers.experiments import Plan
+from helpers.train import LinearAnnealing, Member
+
+SIGMA2 = (0.1, 0.05, 0.01, 0.001)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+STARTS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+SEEDS = (1, 2, 3)
+GRID = ("mnist-fixed", "mnist-annealed", "mnist-learned")
+DIGITS = partial(vae.mlp, n=64, hidden=(128, 64), k=40)
+MNIST = partial(vae.mlp, n=784, hidden=(1024, 512), k=200)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question and its plans: by profile a `Plan`, or a function that makes it when asked."""
+
+    title: str
+    plans: dict
+
+
+def find(study, profile):
+    """The plan of a study.
+
+    Raises
+    ------
+    ValueError
+        When there is no such study or it has no such profile (the message lists what there is), or when the plan
+        follows from a record that is not there yet.
+    """
+    if study not in STUDIES:
+        raise ValueError(f"study is {study!r}; expected one of {', '.join(STUDIES)}")
+    plans = STUDIES[study].plans
+    if profile not in plans:
+        raise ValueError(f"profile is {profile!r}; {study} has {', '.join(plans)}")
+    return plans[profile]() if callable(plans[profile]) else plans[profile]
+
+
+def best(record):
+    """Of each configuration in a record, the position of the learning rate whose final training ELBO is best."""
+    configurations = zip(*(record[f"set_{name}"].values for name in ("sigma2", "sigma2_rule", "beta")), strict=True)
+    chosen = {}
+    for m, configuration in enumerate(configurations):
+        if configuration not in chosen or record.elbo.values[m] > record.elbo.values[chosen[configuration]]:
+            chosen[configuration] = m
+    return list(chosen.values())
+
+
+def _fixed(rates, annealing):
+    return tuple(Member(0, rate, sigma2) for sigma2 in SIGMA2 for rate in rates)
+
+
+def _annealed(rates, annealing):
+    return tuple(replace(member, beta=LinearAnnealing(annealing)) for member in _fixed(rates, annealing))
+
+
+def _learned(rates, annealing, starts=(1.0,)):
+    betas = (1.0, LinearAnnealing(annealing))
+    return tuple(Member(0, rate, start, "adam", beta) for beta in betas for start in starts for rate in rates)
+
+
+def _three_plans(members, early=None):
+    """Plans for the three profiles, with a snapshot after the share `early` of the annealing."""
+
+    def plan(data, network, rates, annealing, epochs, batch_size, precision):
+        snapshots = (round(early * annealing),) if early else ()
+        return Plan(data, network, members(rates, annealing), epochs, batch_size, snapshots, precision)
+
+    return {
+        "quick": plan("digits", DIGITS, (2e-3,), 40, 100, 128, "float32"),
+        "laptop": plan("mnist", MNIST, (1e-3,), 50, 150, 512, "bfloat16"),
+        "paper": plan("mnist", MNIST, RATES, 100, 1000, 128, "tf32"),
+    }
+
+
+def _seeds():
+    """The best learning rate of every configuration, with other seeds."""
+    members = []
+    for study in GRID:
+        record = records.recorded(study, "paper")
+        if record is None:
+            raise ValueError(f"mnist-seeds follows {study}, profile paper, which has no record yet; run and record it")
+        plan = find(study, "paper")
+        chosen = [plan.members[m] for m in record.member.values[best(record)]]
+        members += [replace(member, seed=seed) for member in chosen for seed in SEEDS]
+    return replace(plan, members=tuple(members), snapshots=(80,))
+
+
+def _starts():
+    """Learned noise variances from far above to far below where they end."""
+    quick, paper = STUDIES["mnist-learned"].plans["quick"], STUDIES["mnist-learned"].plans["paper"]
+    return {
+        "quick": replace(quick, members=_learned((2e-3,), 40, STARTS[1::2])),
+        "paper": replace(paper, members=_learned((1e-3,), 100, STARTS)),
+    }
+
+
+def _sensitivity():
+    """One choice of ours changed at a time, for a fixed and for learned noise variances."""
+    changes = {
+        "base": {},
+        "batch-64": {"batch_size": 64},
+        "batch-512": {"batch_size": 512},
+        "tanh": {"activation": nn.Tanh},
+        "dequantised": {"data": "dequantised"},
+        "float32": {"precision": "float32"},
+        "bfloat16": {"precision": "bfloat16"},
+    }
+    found = {}
+    for name, change in changes.items():
+        plans = {}
+        for profile, rate, annealing in (("quick", 2e-3, 40), ("paper", 1e-3, 100)):
+            plan = STUDIES["mnist-learned"].plans[profile]
+            members = (Member(0, rate, 0.01), *_learned((rate,), annealing))
+            if "activation" in change:
+                plan = replace(plan, network=partial(plan.network, **change))
+            elif "data" in change:
+                plan = replace(plan, data=f"{plan.data}-{change['data']}")
+            else:
+                plan = replace(plan, **change)
+            plans[profile] = replace(plan, members=members)
+        found[f"mnist-sensitivity-{name}"] = Study(f"One choice changed: {name}", plans)
+    return found
+
+
+STUDIES = {
+    "demo": Study(
+        "Four noise variances on digits: the smaller, the fewer latents collapse",
+        {"quick": Plan("digits", partial(vae.mlp, n=64, hidden=(128,), k=16), _fixed((2e-3,), 0), 60, 64)},
+    ),
+    "mnist-fixed": Study("Figures 3 and 4, Table 1: fixed noise variances", _three_plans(_fixed)),
+    "mnist-annealed": Study("Figure 5: the same, with beta from 0 to 1", _three_plans(_annealed, early=0.8)),
+    "mnist-learned": Study("Figure 6: noise variance learned, with and without annealing", _three_plans(_learned)),
+}
+STUDIES["mnist-seeds"] = Study("Figures 3 to 6, Table 1: three more seeds at the best learning rate", {"paper": _seeds})
+STUDIES["mnist-sigma-init"] = Study("Figure 6: where a learned noise variance starts", _starts())
+STUDIES |= _sensitivity()
