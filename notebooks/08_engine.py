@@ -48,13 +48,11 @@ profile = "quick"
 
 # %%
 import tempfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch.distributions import Normal, kl_divergence
 
 from helpers import collapse, data, plots, ppca, spectrum, studies, vae
@@ -65,6 +63,7 @@ from helpers.moments import Moments
 from helpers.train import LinearAnnealing, Member, train
 from helpers.vae import VAE, Stack, elbo
 
+# %%
 ledger = Ledger("08_engine")
 
 # %% [markdown]
@@ -109,9 +108,10 @@ $$ \mathbb E_{q_\varphi} f(z) = \mathbb E_\varepsilon\, f\big( m_\varphi + \sqrt
 \qquad
 \nabla_\varphi\, \mathbb E_{q_\varphi} f(z) = \mathbb E_\varepsilon\, \nabla_\varphi f\big( m_\varphi + \sqrt{v_\varphi} \odot \varepsilon \big) . $$
 
-On the right the density of $\varepsilon$ has no $\varphi$ in it, so derivative and average change places
-(which is allowed if $f$ is differentiable and its derivative has an average, as for every network here). The
-gradient at *one* draw therefore has the right average. This is the reparametrisation of
+On the right the density of $\varepsilon$ has no $\varphi$ in it, so derivative and average change places. (That
+is allowed here. The networks are continuous, smooth but for kinks, on which a draw falls with probability
+zero, and grow no faster than linearly, so that the derivatives near any $\varphi$ are bounded by something that
+has an average.) The gradient at *one* draw therefore has the right average. This is the reparametrisation of
 [Kingma & Welling, 2013](../book/references.md) and [Rezende et al., 2014](../book/references.md).
 
 **The KL term** was [derived with Eq. 4](00_preliminaries.ipynb#equation-4): a sum over the units,
@@ -241,7 +241,7 @@ r"""
 
 The digits are 1,797 images of $8 \times 8$ pixels, kept as bytes and divided by 255 when they are used. Here
 is a training loop for one VAE, in full, with nothing but PyTorch. Each minibatch takes one draw of $z$ per
-image, averages the two terms over its images, and lets Adam ([Kingma & Ba, 2014](https://arxiv.org/abs/1412.6980))
+image, averages the two terms over its images, and lets Adam (Kingma & Ba, 2014)
 take one step up the ELBO.
 """
 
@@ -299,7 +299,7 @@ part = images[:1024]
 first = Member(seed=1, sigma2=0.1, sigma2_rule="adam", learning_rate=2e-3)
 values = train_alone(fresh(first), part, first, epochs=8)
 assert (np.diff(values) > 0).all() and values[-1] - values[0] > 30
-print("average ELBO by epoch, to the next ten nats:", (10 * np.round(values / 10)).astype(int).tolist())
+print(f"average ELBO: from {values[0]:.0f} nats in the first epoch to {values[-1]:.0f} in the eighth")
 
 # %% [markdown]
 r"""
@@ -338,8 +338,9 @@ plots.show_source(Lockstep.step)
 
 # %% [markdown]
 r"""
-Where a member's $\sigma^2$ is fixed, `detach` keeps the gradient from it. An epoch draws for each member its
-own order and noise, takes the steps, and keeps the averages:
+Where Adam does not learn a member's $\sigma^2$, `detach` keeps the gradient from it. An epoch draws for each member
+its own order and noise, and takes the steps. At its end it keeps the averages, sets $\sigma^2$ where the closed form
+is the rule, and looks for members that have diverged:
 """
 
 # %%
@@ -388,9 +389,9 @@ print("80 steps: no weight of any of the four differs by 1e-4")
 r"""
 ## An ensemble on digits
 
-The package keeps the book's experiments as data. The study `demo` trains four VAEs on the digits, with the four noise variances
-of the paper's section 5.2. We add two that learn theirs, from $\sigma^2 = 1$: one
-by Adam, as one more parameter, and one by its closed form after every epoch.
+The package keeps the book's experiments as data. The study `demo` trains four VAEs on the digits, with the
+four noise variances of the paper's section 5.2. We add two that learn theirs, from $\sigma^2 = 1$: one by
+Adam, as one more parameter, and one by its closed form, set after every epoch.
 """
 
 # %%
@@ -399,7 +400,7 @@ rate = plan.members[0].learning_rate
 learned = [Member(sigma2_rule=rule, learning_rate=rate) for rule in ("adam", "closed form")]
 members = [*plan.members, *learned]
 names = [f"σ² = {member.sigma2}" for member in plan.members] + ["learned, Adam", "learned, closed form"]
-print(plan.settings())
+print(f"network {plan.network.keywords}, {plan.epochs} epochs of minibatches of {plan.batch_size}, Adam at {rate}")
 
 # %%
 ensemble = train(plan.network, pixels, members, plan.epochs, plan.batch_size)
@@ -415,34 +416,38 @@ STYLES = [*zip(plots.COLOURS, [*plots.LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)
 fig, (left, right) = plots.figure(1, 2, width=9.4, height=3.9)
 for values, name, (colour, line) in zip(history["elbo"].T, names, STYLES, strict=True):
     left.plot(epochs, values, color=colour, linestyle=line, label=name)
-left.set(xlabel="epoch", ylabel="ELBO (nats per image)", ylim=(-210, 50))
+left.set(xlabel="epoch", ylabel="ELBO (nats per image)", ylim=(-340, 60))
 left.legend(fontsize=8.5, loc="lower right")
 for m in (4, 5):
     colour, line = STYLES[m]
-    right.semilogy(epochs, history["sigma2"][:, m], color=colour, linestyle=line, label=f"σ², {names[m]}")
-    right.semilogy(epochs, history["sse"][:, m] / n, color=colour, linewidth=0.9, label=f"error per pixel, {names[m]}")
-right.semilogy(epochs, np.exp(-rate * steps * epochs), ":", color="0.3", label="one learning rate a step")
-right.set(xlabel="epoch", ylabel="variance (pixel units squared)")
-_ = right.legend(fontsize=8.5)
+    right.semilogy(epochs, history["sigma2"][:, m], color=colour, linestyle=line)
+    right.semilogy(epochs, history["sse"][:, m] / n, color=colour, linewidth=0.9)
+right.semilogy(epochs, np.exp(-rate * steps * epochs), ":", color="0.3")
+texts = [("σ² by Adam", 32, 0.2), ("dotted: one\nlearning rate a step", 1, 0.14)]
+for text, *place in [*texts, ("its error per pixel", 21, 0.07), ("σ² by closed form, and its error", 18, 0.019)]:
+    right.annotate(text, place, fontsize=9)
+_ = right.set(xlabel="epoch", ylabel="variance (pixel units squared)", ylim=(0.007, 1.3))
 
 # %% [markdown]
 r"""
-On the left every ELBO rises, and none has quite stopped. On the right the learned $\sigma^2$ (broken lines) and the average squared error per pixel (thin
-lines). The closed form jumps to its error after each epoch. Adam's $\sigma^2$ comes down along a straight line
-on this logarithmic axis, and the dotted line says why: Adam's step is about one learning rate,
-whatever the size of the gradient, so in $t$ steps $\log \sigma^2$ moves by about $t$ learning rates. From 1 to
-0.01 are 4.6 units. The paper learns $\sigma^2$ by Adam from a start that it does not name; how long the way is
-depends on both.
+On the left every ELBO rises, and none has quite stopped. On the right the learned $\sigma^2$ (broken lines)
+and the average squared error per pixel (thin lines). The closed form jumps to its error after each epoch.
+Adam's $\sigma^2$ comes down along a straight line on this logarithmic axis, and the dotted line says why:
+while a gradient keeps its sign, Adam's step is about one learning rate, whatever the size of the gradient. So
+in $t$ steps $\log \sigma^2$ moves by about $t$ learning rates, and from 1 to 0.01 it has 4.6 units to go. The paper
+does not say from which value it starts its learned $\sigma^2$; how long the way is depends on that and on the
+learning rate.
 
-**How many units are active?** Every member evaluated on all 1,797 digits, with 16 draws for each; and beside it what
-[chapter 7](07_what_linear_theory_predicts.ipynb) says of the best *linear* VAE with 16 latents on the same pixels: the number of
-eigenvalues above $\sigma^2$, and its ELBO.
+**How many units are active?** Every member evaluated on all 1,797 digits, with 16 draws for each; and beside
+it what [chapter 7](07_what_linear_theory_predicts.ipynb) says of the best *linear* VAE with 16 latents on the
+same pixels: the number of eigenvalues above $\sigma^2$, and its ELBO.
 """
 
 # %%
 networks = [ensemble.stack.member(m) for m in range(len(members))]
 final = [collapse.evaluate([images], net.encode, net.decode, np.exp(net.log_sigma2.item())) for net in networks]
-lam = Moments.from_samples(images.double().numpy()).eigenvalues
+digits = Moments.from_samples(images.double().numpy())
+lam = digits.eigenvalues
 
 # %% tags=["nbval-ignore-output"]
 print("member                  σ²       active   #{λ > σ²}   ELBO   linear   total KL   I(x; z)")
@@ -461,25 +466,25 @@ does not:
 fixed = final[:4]
 counts = [e.active_units for e in fixed]
 linear_counts = [min(16, int(spectrum.active(lam, e.sigma2).sum())) for e in fixed]
-assert counts[0] < counts[1] < counts[2] == counts[3] == 16
+assert counts[0] <= counts[1] < counts[2] == counts[3] == 16
+assert (np.diff([e.kl for e in fixed]) > 0).all()
 assert counts[0] < linear_counts[0] and counts[1] < linear_counts[1]
 assert all(e.elbo > spectrum.elbo(lam, 16, e.sigma2) for e in final)
-most_likely = ppca.max_log_likelihood(Moments.from_samples(images.double().numpy()))[15]
+print("linear: active units of 16 by σ²:", linear_counts)
+print("the networks: fewer at 0.1 and at 0.05, all at 0.01 and at 0.001; the total KL rises all the way")
+
+# %%
+most_likely = ppca.max_log_likelihood(digits)[15]
 assert final[5].elbo > most_likely + 5
-print(
-    "linear: active units of 16 by σ²:",
-    linear_counts,
-    "| the networks use fewer at 0.1 and 0.05, all at 0.01 and 0.001",
-)
 print(f"every ELBO is above the linear one; with σ² learned, above pPCA's best log likelihood, {most_likely:.1f} nats")
 assert all(e.mutual_information < min(e.kl, np.log(e.count)) + 0.05 for e in final)
-print(f"I(x; z) is below the KL, and below log {final[0].count} = {np.log(final[0].count):.2f} nats")
+print(f"I(x; z) is below the KL, and at most log {final[0].count} = {np.log(final[0].count):.2f} nats")
 
 # %%
 sorted_kl = np.array([np.sort(e.kl_per_unit)[::-1] for e in fixed])
 predicted = np.array([spectrum.kl(lam[:16], e.sigma2) for e in fixed])
 
-# %% mystnb={"image": {"alt": "Sorted KL of sixteen units at four noise variances: networks use fewer units than the linear model, each for more"}}
+# %% mystnb={"image": {"alt": "Sorted KL of sixteen units at four noise variances: networks use fewer units than the linear model, the leading ones for more"}}
 fig, axes = plots.figure(1, 4, width=10, height=3.4, sharey=True)
 units = np.arange(1, 17)
 for ax, e, deep, linear, count in zip(axes, fixed, sorted_kl, predicted, linear_counts, strict=True):
@@ -492,14 +497,17 @@ _ = axes[0].legend(fontsize=8.5)
 
 # %% [markdown]
 r"""
-The smaller $\sigma^2$, the more units are in use, as in the linear model. But the network gets by with fewer, and
-puts more into each of those at the larger $\sigma^2$: a curved decoder can lay out in one latent what takes
-a linear one several. The number of eigenvalues above $\sigma^2$ is a guide for deep networks, not a law. (The dotted line stands after
-unit 16 where more eigenvalues than that exceed $\sigma^2$.)
+The smaller $\sigma^2$, the more units are in use, as in the linear model. But at the two larger $\sigma^2$
+the network gets by with fewer, and puts more into the leading ones. (By the test that follows, these two runs
+are near their end, so it is hardly for want of training. Presumably a curved decoder can lay out in one latent
+what takes a linear one several.) The number of eigenvalues above $\sigma^2$ is a guide for deep networks, not a
+law. The dotted line stands after unit 16 where more eigenvalues than that exceed $\sigma^2$. In the table, the
+information about $x$ stops at the logarithm of the number of images: with the smaller $\sigma^2$ the code $z$
+tells each image from all others.
 
 ## A test that a converged VAE must pass
 
-When is such a run done? Two identities tell, from quantities that any Gaussian VAE can measure.
+When is such a run done? Two identities must hold by then, and any Gaussian VAE can measure whether they do.
 
 **The scale of a latent.** Let the layer that puts out $m$ and $\log v$ be affine, and the first layer of the
 decoder too: $z \mapsto A z + c$. Take a latent $j$ and a number $\alpha > 0$, and change three things:
@@ -595,8 +603,8 @@ _ = ax.set_xticks(range(6), [name.replace("learned, ", "learned,\n") for name in
 
 # %% [markdown]
 r"""
-Sixty epochs are a demonstration and not a result. With $\sigma^2 = 0.1$ or $0.05$ the run is near its end by this
-test; with $\sigma^2 = 0.001$ it is far from it, and Adam's $\sigma^2$ is on its way. A run can pass and
+Sixty epochs are a demonstration and not a result. With $\sigma^2 = 0.1$ or $0.05$ the run is near its end by
+this test; with $\sigma^2 = 0.001$ it is far from it, and Adam's $\sigma^2$ is on its way. A run can pass and
 still not be done, since the test looks along $k + 1$ directions of very many. One that fails it is not done.
 The recorded runs of the coming chapters are read with this in hand.
 
@@ -654,9 +662,9 @@ assert np.isclose(network.log_sigma2.grad.item(), anyone.sigma2 * closed.sigma2,
 
 # %% [markdown]
 r"""
-Now training. The data are 4,096 samples of a pPCA model with two latents. Four members: three seeds that learn $\sigma^2$
-by Adam, and the third seed again, by the closed form. To look at the ELBO on the way we stop the run and
-resume it. The ELBO itself needs no draws: for a linear decoder
+Now training. The data are 4,096 samples of a pPCA model with two latents. Four members: three seeds that
+learn $\sigma^2$ by Adam, and the third seed again, by the closed form. To look at the ELBO on the way we stop
+the run and resume it. The ELBO itself needs no draws: for a linear decoder
 $\mathbb E_q \lVert x - d(z) \rVert^2 = \lVert x - d(m) \rVert^2 + \sum_i v_i \lVert w_i \rVert^2$.
 """
 
@@ -673,20 +681,18 @@ def linear_elbo(model, x):
 
 
 # %%
-best = ppca.max_log_likelihood(moments)[k - 1]
 linear = [Member(seed=seed, sigma2_rule="adam", learning_rate=1e-2) for seed in (0, 1, 2)]
 linear.append(Member(seed=2, sigma2_rule="closed form", learning_rate=1e-2))
-looks, gaps = (2, 5, 10, 20, 30, 40, 50, 75, 100, 125, 150, 175, 200, 250), []
+looks, models = (2, 5, 10, 20, 30, 40, 50, 75, 100, 125, 150, 175, 200, 250), {}
 with tempfile.TemporaryDirectory() as folder:
     for epoch in looks:
         run = train(partial(vae.mlp, n, (), k), x, linear, epoch, 1024, path=Path(folder) / "linear.safetensors")
-        models = [run.stack.member(m).double() for m in range(len(linear))]
-        gaps.append([best - linear_elbo(model, exact) for model in models])
-gaps = np.array(gaps)
+        models[epoch] = [run.stack.member(m).double() for m in range(len(linear))]
+best, sigma2_mle = ppca.max_log_likelihood(moments)[k - 1], ppca.fit(moments, k).sigma2
+gaps = np.array([[best - linear_elbo(model, exact) for model in models[epoch]] for epoch in looks])
 
 # %%
-sigma2_mle = ppca.fit(moments, k).sigma2
-for model, gap in zip(models, gaps[-1], strict=True):
+for model, gap in zip(models[250], gaps[-1], strict=True):
     assert 0 < gap < 0.01
     assert abs(model.log_sigma2.exp().item() / sigma2_mle - 1) < 0.03
     columns = model.decoder[0].weight.detach().numpy()
@@ -699,9 +705,9 @@ print("all four: ELBO within 0.01 nats of it and never above, σ² within 3%, co
 r"""
 The way there holds a surprise, which the chapters before have prepared. The ELBO has stationary points that
 $\log p$ has not, with columns that are not orthogonal; for two columns that share two eigenvalues,
-$K_i = \sqrt{\lambda_i} \cdot \tfrac12 (\sqrt{\lambda_1} + \sqrt{\lambda_2})$ in place of $\lambda_i$, turned by
-45° ([chapter 5](05_theorem_1.ipynb#all-stationary-points-of-the-elbo)). They are saddles. How high does this one
-lie?
+$K_i = \sqrt{\lambda_i} \cdot \tfrac12 (\sqrt{\lambda_1} + \sqrt{\lambda_2})$ in place of $\lambda_i$, turned
+by 45° ([chapter 5](05_theorem_1.ipynb#all-stationary-points-of-the-elbo)). They are saddles. How high does
+this one lie?
 """
 
 
@@ -714,8 +720,7 @@ def saddle(log_sigma2):
     return LinearVAE(W, *optimal_encoder(W, s), moments.mean, s).elbo(moments)
 
 
-found = minimize_scalar(lambda t: -saddle(t), bounds=(-2, 0.5), options={"xatol": 1e-8})
-height = best + found.fun
+height = best - max(saddle(t) for t in np.linspace(-2, 0.5, 1001))
 stuck = (np.abs(gaps - height) < 0.005).sum(axis=0)
 assert height > 0.01 and stuck[0] <= 1 and stuck[2] >= 2 and stuck[3] >= 2
 print(f"the saddle lies {height:.4f} nats below the maximum")
@@ -734,11 +739,10 @@ _ = ax.legend(fontsize=9)
 
 # %% [markdown]
 r"""
-Seeds 0 and 1 go straight down. Seed 2, by either rule, first settles at the height of the saddle and stays for
-some fifty epochs, before the noise of the minibatches has carried it far enough to find the way out. It does get out: a saddle costs
-time, and no more. At the end no member comes closer than a few thousandths of a nat, because
-Adam with a fixed learning rate does not come to rest. The steps are as large at the end as at the start, and
-the gradients are those of a minibatch and one draw.
+Seeds 0 and 1 go straight down. Seed 2, by either rule, first settles at the height of the saddle and stays
+near it for some fifty epochs before it has found the way out. A saddle costs time, and no more. At the end
+all hover a few thousandths of a nat below the maximum, because Adam with a fixed learning rate does not come to
+rest: its steps are as large at the end as at the start, and its gradients are those of a minibatch and one draw.
 
 What held the third seed up can be read from its columns. While it rests, the gap of
 [Eq. 26](05_theorem_1.ipynb#equation-26) between $\log p$ and the best ELBO of its $W$ is there; at the end it
@@ -746,13 +750,15 @@ is gone:
 """
 
 # %%
-resting = train(partial(vae.mlp, n, (), k), x, [linear[2]], 100, 1024).stack.member(0)
-for when, model in (("after 100 epochs", resting.double()), ("after 250 epochs", models[2])):
+gap, cosine = {}, {}
+for epoch in (100, 250):
+    model = models[epoch][2]
     W, s = model.decoder[0].weight.detach().numpy(), model.log_sigma2.exp().item()
-    cosine = abs(W[:, 0] @ W[:, 1]) / np.linalg.norm(W, axis=0).prod()
-    wide, narrow = posterior_gap(W, s) > 0.008, posterior_gap(W, s) < 0.002
-    assert (wide and cosine > 0.1) if model is resting else (narrow and cosine < 0.1)
-    print(f"{when}: gap of Eq. 26 {'above 0.008' if wide else 'below 0.002'} nats, columns orthogonal: {cosine < 0.1}")
+    gap[epoch] = posterior_gap(W, s)
+    cosine[epoch] = abs(W[:, 0] @ W[:, 1]) / np.linalg.norm(W, axis=0).prod()
+assert gap[100] > 0.01 and cosine[100] > 0.15 and gap[250] < 0.002 and cosine[250] < 0.08
+print("seed 2 after 100 epochs: gap above 0.01 nats, cosine of the two columns above 0.15")
+print("seed 2 after 250 epochs: gap below 0.002 nats, cosine below 0.08")
 
 # %% [markdown]
 r"""
@@ -766,15 +772,15 @@ nothing else. Adam divides the average of the gradients by the root of the avera
 $$ \frac{\bar g}{\sqrt{\overline{g^2}} + 10^{-8}} \;\longrightarrow\;
 \frac{\beta\, \bar g}{\beta \sqrt{\overline{g^2}} + 10^{-8}} , $$
 
-the same but for the $10^{-8}$. With the same seed the two must walk *the same path*: same KL, same squared error, epoch by epoch.
-The paper remarks that for suitable $\beta$ and learning rate the KL weight amounts to tuning
-$\sigma^2$. Under Adam the learning rate needs no change. Two pairs, live:
+the same but for the $10^{-8}$. With the same seed the two must walk *the same path*: same KL, same squared
+error, epoch by epoch. The paper remarks that for suitable $\beta$ and learning rate the KL weight amounts to
+tuning $\sigma^2$. Under Adam the learning rate needs no change. Two pairs, live:
 """
 
 # %%
 settings = [(0.25, 0.04), (1.0, 0.01), (3.0, 0.01), (1.0, 0.03)]
 members = [Member(seed=1, beta=beta, sigma2=sigma2) for beta, sigma2 in settings]
-paired = train(build, pixels, members, epochs=8, batch_size=64)
+paired = train(build, pixels[:1024], members, epochs=8, batch_size=64)
 for one, other in ((0, 1), (2, 3)):
     for name in ("kl", "sse"):
         path = paired.history[name]
@@ -786,14 +792,14 @@ assert abs(paired.history["kl"][-1, 0] / paired.history["kl"][-1, 2] - 1) > 0.1
 # %% [markdown]
 r"""
 The ELBO that the history reports is the ELBO at each member's own $\sigma^2$ with $\beta = 1$, and is not the
-same within a pair. With $\sigma^2$ learned the identity does not help: there the constant
-depends on a parameter.
+same within a pair. With $\sigma^2$ learned the identity does not help: there the constant depends on a
+parameter.
 
 ## What can go wrong
 
 **A member diverges.** A learning rate that is too large may send one member to infinity. The others share
-nothing with it, so nothing happens to them. The engine looks after each epoch, notes the epoch, puts the
-member back to its last finite parameters and reports NaN from then on.
+nothing with it, so nothing happens to them. After every epoch the engine looks for numbers that are not
+finite. It notes the epoch, puts the member back to its last finite parameters and reports NaN from then on.
 """
 
 # %%
@@ -807,15 +813,16 @@ print("epoch in which each diverged (0: never):", both.diverged.tolist(), "| the
 
 # %% [markdown]
 r"""
-**The run is cut off.** A long run is stopped, or killed, or its time is up. With a `path` the engine writes a checkpoint, whole
-or not at all, and resumes from it. As an epoch's draws depend on the seed and
-its number alone, an epoch that was cut off is done again with the same draws. The end is the same, bit for bit
-(on one machine):
+**The run is cut off.** A long run is stopped, or killed, or its time is up. With a `path` the engine writes
+a checkpoint, whole or not at all, and resumes from it. As an epoch's draws depend on the seed and its number
+alone, an epoch that was cut off is done again with the same draws. The end is the same, bit for bit (on one
+machine):
 """
 
 # %%
 members = [Member(seed=5), Member(seed=6, sigma2=0.1, sigma2_rule="adam", beta=LinearAnnealing(4))]
 arguments = {"build": build, "x": pixels[:512], "epochs": 6, "batch_size": 64}
+whole = train(members=members, **arguments)
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "run.safetensors"
     stopped = train(members=members, path=path, budget=0, **arguments)
@@ -823,8 +830,10 @@ with tempfile.TemporaryDirectory() as folder:
     try:
         train(members=members[:1], path=path, **arguments)
     except ValueError as error:
-        assert "belongs to another run: its members" in str(error)
-whole = train(members=members, **arguments)
+        refusal = str(error)
+assert "belongs to another run: its members" in refusal
+
+# %%
 assert all(torch.equal(p, resumed.stack.parameters[name]) for name, p in whole.stack.parameters.items())
 assert all(np.array_equal(values, resumed.history[name]) for name, values in whole.history.items())
 print(
@@ -856,17 +865,18 @@ members, recorded with its settings, data digest, versions and time:
 
 ```bash
 python -m helpers.studies list
-python -m helpers.studies run demo --out runs        # about ten seconds; stop it with Ctrl-C if you like
+python -m helpers.studies run demo --out runs        # under a minute; stop it with Ctrl-C if you like
 python -m helpers.studies resume demo --out runs     # goes on from where it stopped
 python -m helpers.studies show demo --out runs
 ```
 
 `--device cuda` trains on a GPU, `--budget 3600` stops in time to end within the hour, `--members 0:2` trains
-the first two members alone, and records of parts are joined. What there is:
+the first two members alone, and records of parts are joined. The studies there are:
 """
 
 # %%
-assert studies.main(["list"]) == 0
+for name, study in studies.STUDIES.items():
+    print(f"{name}: {study.title}")
 
 # %% [markdown]
 r"""
@@ -876,8 +886,8 @@ r"""
   and finite differences.
 - Training many VAEs in lock-step is training each alone, to $10^{-4}$ in every weight; a diverging member
   leaves the others alone, and a resumed run is the same to the last bit.
-- On digits, deep VAEs use fewer units than there are eigenvalues above $\sigma^2$ and reach a higher ELBO than any
-  linear one; the smaller $\sigma^2$, the more units.
+- On digits, the deep VAEs with $\sigma^2 = 0.1$ and $0.05$ use fewer units than the linear optimum; each reaches a
+  higher ELBO than any linear VAE of its $\sigma^2$ and $k$; the smaller $\sigma^2$, the more KL.
 - At convergence $\mathbb E[m_j^2 + v_j] = 1$ for each unit and a learned $\sigma^2$ is the error per dimension.
   How far a run is from it can be said in nats.
 - A network without hidden layers reaches pPCA's maximum within 0.01 nats, with principal components as
@@ -933,14 +943,15 @@ print("with the rate β η: the same weights to 1e-4; with the rate η: not")
 # %% [markdown]
 r"""
 **3. While β is below 1.** Train one member of the small network with `LinearAnnealing(10)` and one with
-$\beta = 1$, on the digits, at $\sigma^2 = 0.1$. Show from the history that the annealed objective is above the
-ELBO as long as $\beta < 1$, and that its KL first rises and then falls.
+$\beta = 1$, on the first 1,024 digits, at $\sigma^2 = 0.1$. Show from the history that the annealed objective
+is above the ELBO as long as $\beta < 1$, and that its KL first rises and then falls.
 """
 
 # %% tags=["hide-cell"]
 # The history holds the ELBO and the KL; the objective is the ELBO + (1 - β) KL.
 annealed = Member(sigma2=0.1, learning_rate=2e-3, beta=LinearAnnealing(10))
-run = train(build, pixels, [annealed, replace(annealed, beta=1.0)], epochs=14, batch_size=64)
+plain = Member(sigma2=0.1, learning_rate=2e-3)
+run = train(build, pixels[:1024], [annealed, plain], epochs=14, batch_size=64)
 kl, beta = run.history["kl"][:, 0], run.history["beta"][:, 0]
 objective = run.history["elbo"][:, 0] + (1 - beta) * kl
 assert (objective[:9] > run.history["elbo"][:9, 0] + 0.1).all() and np.allclose(beta[10:], 1)
@@ -955,8 +966,8 @@ The paper is [Lucas et al., 2019](../book/references.md). The VAE and its repara
 [Kingma & Welling, 2013](../book/references.md) and [Rezende et al., 2014](../book/references.md); annealing to
 [Bowman et al., 2015](../book/references.md); the count of active units to
 [Burda et al., 2016](../book/references.md). That the noise variance has a closed form, and what it does to
-VAEs, is a subject of [Dai & Wipf, 2019](../book/references.md). Adam is in
-[Kingma & Ba, 2014](https://arxiv.org/abs/1412.6980).
+VAEs, is a subject of [Dai & Wipf, 2019](../book/references.md). Adam is due to
+Kingma & Ba, 2014 (arXiv:1412.6980).
 
 ## Versions
 """

@@ -24,9 +24,19 @@ FLOORS = {  # design: nothing imports upward
     "train": {"_validation", "checkpoint", "collapse", "lockstep", "vae"},
     "records": set(),
     "experiments": {"collapse", "data", "records", "train"},
-    "studies": {"experiments", "records", "train", "vae"},
+    "designs": {"experiments", "records", "train", "vae"},
+    "studies": {"designs", "experiments", "lockstep", "records", "studies"},
 }
-DEEP = {"vae", "lockstep", "checkpoint", "train", "records", "experiments", "studies"}  # these may load torch
+DEEP = {
+    "vae",
+    "lockstep",
+    "checkpoint",
+    "train",
+    "records",
+    "experiments",
+    "designs",
+    "studies",
+}  # these may load torch
 HEAVY = {"torch", "torchvision", "sklearn", "matplotlib", "sympy", "IPython", "xarray", "distributed"}
 
 

@@ -128,6 +128,7 @@ def test_a_record_without_parts_or_members_settings_is_refused():
         records.from_bytes(records.to_bytes(made().drop_vars(["set_seed", "set_beta"])))
 
 
+@pytest.mark.filterwarnings("error")
 def test_merged_parts_equal_the_whole_in_any_order():
     whole = made(0, 10)
     for blocks in ([(0, 1), (1, 10)], [(5, 10), (0, 2), (2, 5)]):
@@ -205,3 +206,18 @@ def test_the_packages_records_are_whole():
         if path.name.endswith(".nc"):
             record = records.from_bytes(path.read_bytes(), path.name)
             assert path.name == f"{record.attrs['study']}-{record.attrs['profile']}.nc"
+
+
+def test_largest_is_the_the_papers_profile_or_else_the_laptops(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "files", lambda package: tmp_path)
+    records.save(made(), tmp_path / "records" / "demo-quick.nc")
+    assert records.largest("demo") is None
+    for profile in ("laptop", "paper"):
+        records.save(made(profile=profile), tmp_path / "records" / f"demo-{profile}.nc")
+        assert records.largest("demo").attrs["profile"] == profile
+
+
+def test_label_says_which_run():
+    settings = {**PART["settings"], "batch_size": 128}
+    record = made(study="demo", profile="paper", settings=settings, device="cpu x86_64, 2 threads")
+    assert records.label(record) == "demo, paper: 3 epochs of digits, batch 128, float32, cpu x86_64"

@@ -32,11 +32,11 @@ def save(path, run, settings):
         "stopped": run.stopped,
         "diverged": run.diverged.tolist(),
     }
-    state["digest"] = _digest(state, tensors)
+    text = json.dumps(state)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"state": json.dumps(state)})
+        save_file(tensors, part, metadata={"state": text, "digest": _digest(text, tensors)})
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(part, path)
@@ -56,10 +56,11 @@ def load(path, run, settings):
     """
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
+            text, digest = (file.metadata()[name] for name in ("state", "digest"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        whole = state.pop("digest") == _digest(state, tensors) and state["format"] == FORMAT
-    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        state = json.loads(text)
+        whole = digest == _digest(text, tensors) and state["format"] == FORMAT
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no readable checkpoint: {error}. Remove it to start anew") from error
     if not whole:
         raise ValueError(f"{path} is damaged: its digest or format is not what it says. Remove it to start anew")
@@ -93,8 +94,8 @@ def _tensors(run):
             yield f"snapshot/{epoch}/{name}", torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _digest(state, tensors):
-    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
+def _digest(text, tensors):
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         values = tensors[name].numpy()
         digest.update(f"{name} {values.dtype} {values.shape}".encode())

@@ -10,11 +10,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import BoundaryNorm
 
+from helpers import collapse
 from helpers._validation import finite_array, integer, positive
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart, in an order of falling darkness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "D", "^", "v", "P")
 HEIGHT = "viridis"  # its lightness rises all the way, so a map of heights keeps its order in grey
 
 STYLE = {
@@ -113,6 +115,93 @@ def _summits(gain):
     neighbours = [gain[i : rows - 2 + i, j : columns - 2 + j] for i, j in shifts]
     above[1:-1, 1:-1] = np.all([inner > neighbour for neighbour in neighbours], axis=0)
     return above
+
+
+def training_curves(ax, record, labels, quantity="elbo", skip=0.1):
+    """Figures 3 and 6: a quantity of the training history against the epoch, each line with its name at its end.
+
+    Parameters
+    ----------
+    ax : matplotlib axes
+    record : xarray.Dataset
+        With the members to draw, at most six, and no others: ``record.isel(member=...)``.
+    labels : sequence of str
+        One per member.
+    quantity : str
+        What of the history: "elbo", "sse", "kl" or "sigma2".
+    skip : float
+        Share of the epochs at the beginning, 0 to below 1, for which the vertical axis need not make room.
+    """
+    values = record[f"history_{quantity}"].values
+    if len(labels) != values.shape[1] or not 0 < len(labels) <= len(COLOURS):
+        raise ValueError(
+            f"there are {len(labels)} labels for {values.shape[1]} members; expected one each, at most {len(COLOURS)}"
+        )
+    if not 0 <= skip < 1:
+        raise ValueError(f"skip is {skip}; expected a share from 0 to below 1")
+    epochs, ends, names = record.epoch.values, [], []
+    lines = (*LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+    for line, label, colour, style in zip(values.T, labels, COLOURS, lines, strict=False):
+        ax.plot(epochs, line, color=colour, linestyle=style)
+        if np.isfinite(line).any():  # a member that diverged has NaN from there on
+            ends.append(line[np.isfinite(line)][-1])
+            names.append((label, colour))
+    later = values[int(skip * len(values)) :]
+    low, high = np.nanmin(later), np.nanmax(later)
+    ax.set(xlabel="epoch", xlim=(0, epochs[-1]), ylim=(low - 0.06 * (high - low), high + 0.06 * (high - low)))
+    heights = ax.transAxes.inverted().transform(ax.transData.transform([(0, end) for end in ends]))[:, 1]
+    size = 9.5
+    gap = 1.25 * size / 72 / (ax.get_position().height * ax.figure.get_figheight())
+    for (label, colour), height in zip(names, _apart(heights, gap), strict=True):
+        ax.text(1.015, height, label, transform=ax.transAxes, color=colour, size=size, va="center")
+
+
+def _apart(heights, gap):
+    """Heights (M,) moved as little as possible, in squares, so that neighbours lie `gap` apart and in their order."""
+    from sklearn.isotonic import isotonic_regression
+
+    order, steps = np.argsort(heights, kind="stable"), gap * np.arange(len(heights))
+    moved = np.empty(len(heights))
+    moved[order] = isotonic_regression(np.asarray(heights, float)[order] - steps) + steps
+    return moved
+
+
+def inactive_curves(ax, kl, labels, snapshot=None, predicted=None, low=1e-3):
+    """Figures 4 and 5: the share of units whose average KL is below a threshold, a curve per member.
+
+    Parameters
+    ----------
+    ax : matplotlib axes
+    kl : (M, k) array_like
+        Average KL of every unit, in nats, of at most six members.
+    labels : sequence of str
+        One per member.
+    snapshot : (M, k) array_like, optional
+        The same at an earlier epoch: dashed, with open markers.
+    predicted : (M, k) array_like, optional
+        The same for the linear optimum: thin and dotted, with small markers.
+    low : float
+        Smallest threshold, in nats.
+    """
+    kl = finite_array("kl", kl, ("M", "k"))
+    if len(labels) != len(kl) or len(kl) > len(COLOURS):
+        raise ValueError(f"there are {len(labels)} labels for {len(kl)} members; expected one each, at most 6")
+    kinds = [(kl, {"linestyle": "-", "markersize": 6})]
+    if snapshot is not None:
+        snapshot = finite_array("snapshot", snapshot, kl.shape)
+        kinds.append((snapshot, {"linestyle": "--", "markersize": 6, "markerfacecolor": "white", "linewidth": 1.3}))
+    if predicted is not None:
+        predicted = finite_array("predicted", predicted, kl.shape)
+        kinds.append((predicted, {"linestyle": ":", "markersize": 3.5, "linewidth": 1.2}))
+    thresholds = np.geomspace(positive("low", low), 1.5 * max(low, *(values.max() for values, _ in kinds)), 481)
+    for values, look in kinds:
+        for m, (row, label) in enumerate(zip(values, labels, strict=True)):
+            share = collapse.inactive_fraction(row, thresholds)
+            places = slice(12 * m, None, 80)  # of one member above those of another, where curves coincide
+            marks = {"marker": MARKERS[m], "markevery": places}
+            ax.semilogx(thresholds, share, color=COLOURS[m], label=label if values is kl else None, **marks, **look)
+    ax.set(xlabel="threshold on the average KL (nats)", ylabel="share of units below it", ylim=(-0.03, 1.03))
+    ax.legend(fontsize=9.5, loc="lower right")
 
 
 def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, reach=2.0):

@@ -145,7 +145,5 @@ def label(record):
     """Which run a record is, in a line for captions."""
     part = parts(record)[0]
     settings, device = part["settings"], part["device"].split(",")[0]
-    kind = f"batch {settings['batch_size']}, {part['precision']}, {device}"
-    return (
-        f"{record.attrs['study']}, {record.attrs['profile']}: {settings['epochs']} epochs of {settings['data']}, {kind}"
-    )
+    run = f"{settings['epochs']} epochs of {settings['data']}, batch {settings['batch_size']}"
+    return f"{record.attrs['study']}, {record.attrs['profile']}: {run}, {part['precision']}, {device}"

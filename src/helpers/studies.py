@@ -1,7 +1,6 @@
-"""The paper's experiments as data, and the command that runs them: ``python -m helpers.studies --help``.
+"""Running the paper's experiments: from a notebook, from the command line, on a cluster. Serves chapters 08 to 11.
 
-A study is a question with up to three plans: "quick" on bundled data, "laptop" and "paper" on the paper's.
-Serves chapters 08 to 11.
+What the experiments are stands in `designs`; the command explains itself: ``python -m helpers.studies --help``.
 """
 
 import argparse
@@ -9,55 +8,14 @@ import contextlib
 import re
 import sys
 import threading
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-from helpers import experiments, records, vae
-from helpers.experiments import Plan
-from helpers.train import Member
+import torch
 
-
-@dataclass(frozen=True)
-class Study:
-    """A question and its plans by profile."""
-
-    title: str
-    plans: dict
-
-
-SIGMA2 = (0.1, 0.05, 0.01, 0.001)  # section 5.2
-
-STUDIES = {
-    "demo": Study(
-        "Four noise variances on digits: the smaller, the fewer latents collapse",
-        {
-            "quick": Plan(
-                "digits",
-                partial(vae.mlp, n=64, hidden=(128,), k=16),
-                tuple(Member(sigma2=sigma2, learning_rate=2e-3) for sigma2 in SIGMA2),
-                epochs=60,
-                batch_size=64,
-            )
-        },
-    ),
-}
-
-
-def find(study, profile):
-    """The plan of a study.
-
-    Raises
-    ------
-    ValueError
-        When there is no such study or it has no such profile; the message lists what there is.
-    """
-    if study not in STUDIES:
-        raise ValueError(f"study is {study!r}; expected one of {', '.join(STUDIES)}")
-    plans = STUDIES[study].plans
-    if profile not in plans:
-        raise ValueError(f"profile is {profile!r}; {study} has {', '.join(plans)}")
-    return plans[profile]
+from helpers import experiments, records
+from helpers.designs import STUDIES, find
+from helpers.lockstep import PRECISIONS
 
 
 def members_from(text, count):
@@ -69,21 +27,45 @@ def members_from(text, count):
     return range(start, stop)
 
 
-def run(study, profile="quick", members=None, device="cpu", path=None, budget=None):
-    """`experiments.run` for a study by name: its record (None when it stopped before the end) and its `train.Run`."""
-    return experiments.run(find(study, profile), study, profile, members, device, path, budget)
+def run(study, profile="quick", members=None, device="cpu", path=None, budget=None, precision=None):
+    """`experiments.run` for a study by name, its record (None when it stopped before the end) and its `train.Run`.
+
+    `precision`, where it is given, replaces the plan's.
+    """
+    plan = find(study, profile)
+    plan = replace(plan, precision=precision or plan.precision)
+    return experiments.run(plan, study, profile, members, device, path, budget)
+
+
+def obtain(study, profile="quick", device=None, rerun=False):
+    """The record of a study: the one that travels with the package, or else of a run made here and now.
+
+    Parameters
+    ----------
+    study, profile : str
+    device : str, optional
+        To train on; by default a GPU where there is one.
+    rerun : bool
+        Train even where there is a record.
+    """
+    record = None if rerun else records.recorded(study, profile)
+    if record is None:
+        record, result = run(study, profile, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if record is None:
+            raise KeyboardInterrupt(f"stopped after epoch {result.epoch}")
+    return record
 
 
 _one_block = threading.Lock()
 
 
-def run_block(study, profile, members, device="cpu", path=None):
+def run_block(study, profile, members, device="cpu", path=None, precision=None):
     """The same as one task of many: the record's bytes, which may come from another machine."""
     with _one_block:  # torch's seed belongs to the process, and a worker may have several threads
-        return records.to_bytes(run(study, profile, members, device, path)[0])
+        return records.to_bytes(run(study, profile, members, device, path, precision=precision)[0])
 
 
-def run_distributed(study, profile, blocks, address, save, device="cpu", folder=None):
+def run_distributed(study, profile, blocks, address, save, device="cpu", folder=None, precision=None):
     """Run blocks of members as tasks of a dask.distributed scheduler; a task whose worker dies runs elsewhere.
 
     Parameters
@@ -97,6 +79,8 @@ def run_distributed(study, profile, blocks, address, save, device="cpu", folder=
     device : str
     folder : path, optional
         For checkpoints, where the workers share a file system; a block begun by a worker that died is then resumed.
+    precision : str, optional
+        In place of the plan's.
 
     Raises
     ------
@@ -110,7 +94,8 @@ def run_distributed(study, profile, blocks, address, save, device="cpu", folder=
         tasks = {}
         for block in blocks:
             path = folder and Path(folder) / _name(study, profile, block, "safetensors")
-            tasks[client.submit(run_block, study, profile, block, device, path, pure=False)] = block
+            task = client.submit(run_block, study, profile, block, device, path, precision, pure=False)
+            tasks[task] = block
         for task in as_completed(tasks):
             block = tasks[task]
             try:
@@ -160,6 +145,7 @@ def _parser():
     )
     running = argparse.ArgumentParser(add_help=False, parents=[shared])
     running.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
+    running.add_argument("--precision", choices=PRECISIONS, help="of the products (default: the plan's)")
     running.add_argument("--members", default=":", metavar="A:B", help="members A to B - 1 alone (default: all)")
     running.add_argument(
         "--budget",
@@ -214,7 +200,10 @@ def _list(options):
     for name, study in STUDIES.items():
         print(f"{name}: {study.title}")
         for profile, plan in study.plans.items():
-            print(f"    {profile}: {len(plan.members)} members, {plan.epochs} epochs of {plan.data}")
+            if callable(plan):
+                print(f"    {profile}: follows from other records")
+            else:
+                print(f"    {profile}: {len(plan.members)} members, {plan.epochs} epochs of {plan.data}")
     return 0
 
 
@@ -272,9 +261,10 @@ def _run(options):
 
                 cluster = LocalCluster(n_workers=options.processes, threads_per_worker=1, dashboard_address=None)
                 spread = stack.enter_context(cluster).scheduler_address
-            run_distributed(study, profile, blocks, spread, save, options.device, out.absolute())
+            run_distributed(study, profile, blocks, spread, save, options.device, out.absolute(), options.precision)
     elif blocks:
-        record, result = run(study, profile, members, options.device, checkpoints[0], options.budget)
+        where = (options.device, checkpoints[0], options.budget, options.precision)
+        record, result = run(study, profile, members, *where)
         if record is None:
             at = f"epoch {result.epoch} of {plan.epochs}"
             print(f"stopped ({result.stopped}) after {at}; `resume` goes on", file=sys.stderr)

@@ -1,0 +1,756 @@
+"""The training loop against a textbook's, the linear VAE's optimum, and itself after every kind of interruption."""
+
+import ast
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from functools import partial, partialmethod
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run_training
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+import helpers
+from helpers import checkpoint, collapse, data, lockstep, ppca, train, vae
+from helpers.moments import Moments
+from helpers.train import LinearAnnealing, Member
+
+DIGITS = data.digits_bytes()
+NETWORK = partial(vae.mlp, n=64, hidden=(24,), k=4)
+DIGEST_ERROR = "is damaged|is no readable checkpoint"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_bars():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.tqdm, "__init__", partialmethod(train.tqdm.__init__, disable=True))
+        yield
+
+
+def run(members, epochs=3, *, x=DIGITS[:600], batch_size=110, build=NETWORK, **options):
+    """5 steps an epoch, 50 samples left over each time."""
+    return train.train(build, x, members, epochs, batch_size, **options)
+
+
+def state(result, members=slice(None)):
+    """All that a run has come to, by name."""
+    arrays = {f"{kind}/{name}": values[members] for kind, name, values in networks(result)}
+    arrays |= {name: values[:, members] for name, values in result.history.items()}
+    for epoch, statistics in result.snapshots.items():
+        arrays |= {f"{epoch}/{name}": values[members] for name, values in statistics.items()}
+    return arrays | {"epoch": result.epoch, "diverged": result.diverged[members]}
+
+
+def networks(result):
+    for kind, tensors in zip(("parameter", "mean", "square"), (result.stack.parameters, *result.adam), strict=True):
+        for name, tensor in tensors.items():
+            yield kind, name, tensor.detach().cpu().numpy()
+
+
+def assert_same_bits(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def assert_close(found, expected, rtol):
+    """Parameters by their norms, numbers of the history one by one."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if "/" in name:
+            assert np.linalg.norm(found[name] - value) <= rtol * np.linalg.norm(value), name
+        else:
+            np.testing.assert_allclose(found[name], value, rtol=rtol, err_msg=name)
+
+
+# One member at a time, and a textbook's loop
+
+MIXED = [
+    Member(seed=0, learning_rate=1e-3, sigma2=0.1),
+    Member(seed=1, learning_rate=3e-3, sigma2=1.0, beta=LinearAnnealing(6)),
+    Member(seed=2, learning_rate=3e-4, sigma2=0.5, sigma2_rule="adam", beta=0.5),
+    Member(seed=3, learning_rate=1e-3, sigma2=0.2, sigma2_rule="closed form", beta=lambda elapsed: 2 - elapsed / 10),
+    Member(seed=0, learning_rate=3e-3, sigma2=0.01, sigma2_rule="adam"),
+]
+MIXED_EPOCHS, MIXED_BATCH = 10, 88  # 20 steps an epoch, more than the noise is drawn for at a time
+
+
+@pytest.fixture(scope="module")
+def together():
+    return run(MIXED, MIXED_EPOCHS, x=DIGITS, batch_size=MIXED_BATCH)
+
+
+@pytest.mark.parametrize("m", range(len(MIXED)))
+def test_members_together_are_members_apart(m, together):
+    apart = run([MIXED[m]], MIXED_EPOCHS, x=DIGITS, batch_size=MIXED_BATCH)
+    assert_close(state(together, slice(m, m + 1)), state(apart), 1e-4)
+
+
+def textbook(member, x, epochs, batch_size):
+    """Trains `member` alone: modules, `backward` and Adam as ever, and the ELBO from torch's distributions."""
+    with torch.random.fork_rng():
+        torch.manual_seed(member.seed)
+        model = NETWORK(sigma2=member.sigma2)
+    networks = [*model.encoder.parameters(), *model.decoder.parameters()]
+    learned = [model.log_sigma2] if member.sigma2_rule == "adam" else []
+    optimizer = torch.optim.Adam(networks + learned, lr=member.learning_rate)
+    images, n = torch.tensor(x / 255, dtype=torch.float32), x.shape[1]
+    history = []
+    for epoch in range(epochs):
+        seed = np.random.SeedSequence([member.seed, epoch]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(seed) // 2)
+        batches = torch.randperm(len(x), generator=generator).split(batch_size)[: len(x) // batch_size]
+        noise = []
+        for first in range(0, len(batches), 16):
+            noise.extend(torch.randn(min(16, len(batches) - first), batch_size, 4, generator=generator))
+        sums = np.zeros(3)
+        for step, batch in enumerate(batches):
+            mean, logvar = model.encoder(images[batch]).chunk(2, dim=1)
+            q = Normal(mean, logvar.exp().sqrt())
+            output = model.decoder(mean + q.scale * noise[step])
+            reconstruction = Normal(output, model.log_sigma2.exp().sqrt()).log_prob(images[batch]).sum(1).mean()
+            kl = kl_divergence(q, Normal(0.0, 1.0)).sum(1).mean()
+            beta = member.beta(epoch + step / len(batches)) if callable(member.beta) else member.beta
+            optimizer.zero_grad()
+            (beta * kl - reconstruction).backward()
+            optimizer.step()
+            sse = ((output - images[batch]) ** 2).sum(1).mean()
+            sums += [(reconstruction - kl).item(), sse.item(), kl.item()]
+        elbo, sse, kl = sums / len(batches)
+        if member.sigma2_rule == "closed form":
+            with torch.no_grad():
+                model.log_sigma2.fill_(np.log(sse / n))
+        history.append([elbo, sse, kl, model.log_sigma2.exp().item(), beta])
+    return model, dict(zip(("elbo", "sse", "kl", "sigma2", "beta"), np.transpose(history), strict=True))
+
+
+@pytest.mark.parametrize("m", range(len(MIXED)))
+def test_members_are_those_of_a_textbooks_loop(m, together):
+    model, history = textbook(MIXED[m], DIGITS, MIXED_EPOCHS, MIXED_BATCH)
+    member = together.stack.member(m)
+    found = {f"parameter/{name}": p.detach().numpy() for name, p in member.named_parameters()}
+    found |= {name: values[:, m] for name, values in together.history.items()}
+    expected = {f"parameter/{name}": p.detach().numpy() for name, p in model.named_parameters()}
+    assert_close(found, expected | history, 1e-4)
+
+
+def test_the_history_says_what_was_set(together):
+    sigma2, beta = together.history["sigma2"], together.history["beta"]
+    np.testing.assert_allclose(sigma2[:, :2], [[0.1, 1.0]] * MIXED_EPOCHS, rtol=1e-6)
+    np.testing.assert_allclose(sigma2[:, 3], together.history["sse"][:, 3] / 64, rtol=1e-6)
+    np.testing.assert_allclose(beta[[0, 4, 5, 9], 1], [0.95 / 6, 4.95 / 6, 5.95 / 6, 1.0], rtol=1e-6)
+    assert (beta[:, 2] == 0.5).all() and together.stopped == "" and together.epoch == MIXED_EPOCHS
+
+
+def test_a_run_depends_on_its_arguments_alone():
+    members = [replace(MIXED[1], beta=LinearAnnealing(2)), MIXED[2]]
+    torch.manual_seed(1)
+    one = run(members, 2)
+    before = torch.get_rng_state()
+    other = run(members, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same_bits(state(one), state(other))
+    found = [None]
+    thread = threading.Thread(target=lambda: found.append(run(members, 2)))  # where no signal can be handled
+    thread.start()
+    thread.join()
+    assert_same_bits(state(found[-1]), state(one))
+
+
+def test_float32_images_are_used_as_they_are():
+    bytes_, floats = (run([Member()], 1, x=x) for x in (DIGITS[:600], np.float32(DIGITS[:600]) / np.float32(255)))
+    assert_same_bits(state(bytes_), state(floats))
+
+
+def test_snapshots_are_the_statistics_at_the_end_of_their_epochs():
+    members = MIXED[:2]
+    result = run(members, 4, snapshots=(epoch for epoch in (2, 4)))
+    assert sorted(result.snapshots) == [2, 4]
+    for epoch, found in result.snapshots.items():
+        stack = run(members, epoch).stack
+        for m in range(2):
+            with torch.no_grad():
+                outputs = stack.member(m).encode(torch.tensor(DIGITS[:600]).float() / 255)
+            for name, values in collapse.unit_statistics(*outputs)._asdict().items():
+                np.testing.assert_allclose(found[name][m], values, rtol=1e-4, atol=1e-6)
+
+
+def test_networks_of_convolutions_train():
+    def build():
+        encoder = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 4, 2, 1), nn.ReLU(), nn.Flatten())
+        decoder = nn.Sequential(nn.Linear(3, 64), nn.Unflatten(1, (4, 4, 4)), nn.ConvTranspose2d(4, 1, 4, 2, 1))
+        return vae.VAE(encoder.append(nn.Linear(64, 6)), decoder.append(nn.Flatten()))
+
+    members = [Member(seed=s, sigma2=0.1, learning_rate=3e-3) for s in range(2)]
+    result = run(members, build=build, snapshots=[3])
+    assert (np.diff(result.history["elbo"], axis=0) > 0).all() and result.snapshots[3]["quantile"].shape == (2, 3)
+    assert_close(state(result, slice(1, 2)), state(run(members[1:], build=build, snapshots=[3])), 1e-4)
+
+
+# The optimum of linear networks
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """Runs in large batches, to their end, and the best that pPCA can do for each."""
+    x = data.synthetic_ppca(2048, (5, 3, 0.5, 0.5, 0.5), 2, seed=2)[0].astype(np.float32)
+    moments = Moments.from_samples(x.astype(np.float64))
+    members = [Member(sigma2=sigma2) for sigma2 in (1.0, 4.0)]  # all units used, and one of two
+    members += [Member(seed=1, sigma2_rule=rule) for rule in ("adam", "closed form")]
+    members = [replace(member, learning_rate=1e-2) for member in members]
+    best = [ppca.fit(moments, 2, sigma2=sigma2).log_likelihood(moments) for sigma2 in (1.0, 4.0)]
+    best += 2 * [ppca.max_log_likelihood(moments)[1]]
+    result = run(members, 400, x=x, batch_size=1024, build=partial(vae.mlp, n=5, hidden=(), k=2))
+    return result, x, moments, best
+
+
+def exact_elbo(model, x):
+    """ELBO of linear networks over all data: the expectation over the noise in closed form."""
+    model, x = model.double(), torch.tensor(x).double()
+    with torch.no_grad():
+        mean, logvar = model.encode(x)
+        spread = logvar.exp() @ model.decoder[0].weight.square().sum(0)
+        squared_error = (x - model.decode(mean)).square().sum(1) + spread
+        kl = kl_divergence(Normal(mean, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
+        return vae.elbo(squared_error, kl, model.log_sigma2, x.shape[1]).mean().item()
+
+
+def test_training_reaches_the_maximum_of_ppca(linear):
+    result, x, _, best = linear
+    found = [exact_elbo(result.stack.member(m), x) for m in range(len(best))]
+    np.testing.assert_allclose(found, best, rtol=0, atol=0.01)
+    assert (found <= np.array(best) + 1e-6).all()  # float32 has no better optimum
+
+
+def test_learned_noise_variance_is_sse_over_n(linear):
+    result, _, moments, _ = linear
+    sigma2, sse = (result.history[name][-100:, 2:].mean(axis=0) for name in ("sigma2", "sse"))
+    np.testing.assert_allclose(sigma2, sse / 5, rtol=2e-3)
+    np.testing.assert_allclose(sigma2[0], sigma2[1], rtol=5e-3)
+    np.testing.assert_allclose(sigma2, ppca.fit(moments, 2).sigma2, rtol=1e-2)
+
+
+def test_beta_at_sigma2_is_the_elbo_at_beta_sigma2():
+    """The gradients differ by the factor beta, which Adam does not see."""
+    members = [Member(seed=1, sigma2=0.4, beta=0.25), Member(seed=1, sigma2=0.1), Member(seed=1, sigma2=0.4)]
+    members += [Member(seed=2, sigma2=0.05, beta=3.0), Member(seed=2, sigma2=0.15), Member(seed=2, sigma2=0.05)]
+    result = run(members, 8, x=DIGITS, batch_size=120)  # 112 steps
+    found = state(result)
+    for i in (0, 3):
+        for name in ("sse", "kl"):
+            one, same, other = found[name][:, i : i + 3].T
+            np.testing.assert_allclose(one, same, rtol=1e-3)
+            assert (np.abs(one[1:] / other[1:] - 1) > 0.01).all()
+        for name in (name for name in found if name.startswith("parameter/") and "sigma2" not in name):
+            one, same, other = found[name][i : i + 3]
+            assert np.linalg.norm(one - same) < 1e-3 * np.linalg.norm(same), name
+            assert np.linalg.norm(one - other) > 0.01 * np.linalg.norm(other), name
+    objective = -(64 * np.log(2 * np.pi * found["sigma2"]) + found["sse"] / found["sigma2"]) / 2 - found["kl"]
+    np.testing.assert_allclose(found["elbo"], objective, rtol=1e-5)
+
+
+# Stopping and going on
+
+
+def test_killed_ten_times_is_bit_for_bit_uninterrupted(tmp_path):
+    path = tmp_path / "run.safetensors"
+    command = [sys.executable, run_training.__file__, str(path), "10", "0"]
+    killed = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TQDM_DISABLE": "1"})
+    assert killed.returncode == 0, killed.stderr
+    assert killed.stdout.count("signal 9") == 10
+    resumed, whole = run_training.run(path), run_training.run(None)
+    assert whole.epoch == run_training.EPOCHS and resumed.seconds > 0
+    assert_same_bits(state(resumed), state(whole))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_was_cut_short_is_as_if_it_had_not_been(tmp_path):
+    path, whole = tmp_path / "run.safetensors", run(MIXED[:2], 4, snapshots=[1, 3])
+    run(MIXED[:2], 2, snapshots=[1], path=path)
+    path.with_name(path.name + ".part").write_bytes(path.read_bytes()[:1000])
+    resumed = run(MIXED[:2], 4, snapshots=[1, 3], path=path)
+    assert_same_bits(state(resumed), state(whole))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_stops_within_its_budget_and_goes_on(tmp_path):
+    path, whole = tmp_path / "run.safetensors", run(MIXED[:3], 4, snapshots=[2, 4])
+    spent = 0.0
+    for epoch in (1, 2, 3):
+        result = run(MIXED[:3], 4, snapshots=[2, 4], path=path, budget=1e-9)
+        assert (result.stopped, result.epoch) == ("budget", epoch) and result.seconds > spent
+        spent = result.seconds
+    result = run(MIXED[:3], 4, snapshots=[2, 4], path=path, budget=1e9)
+    assert result.stopped == "" and result.seconds > spent
+    assert_same_bits(state(result), state(whole))
+    finished = run(MIXED[:3], 4, path=path, budget=1e-9)
+    assert finished.stopped == "" and finished.seconds == result.seconds
+    assert_same_bits(state(finished), state(whole))
+
+
+class Clock:
+    """The time, and a beta schedule that takes a second a step: 5 an epoch."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def __call__(self, elapsed):
+        self.now += 1.0
+        return 1.0
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(14.5, 2), (15.5, 3), (24, 4), (25, 5), (1e9, 5), (None, 5)])
+def test_the_budget_counts_the_epoch_to_come(budget, epochs, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(train, "time", clock)
+    result = run([Member(beta=clock)], 5, budget=budget)
+    assert result.epoch == epochs and result.seconds == 5 * epochs
+    assert result.stopped == ("budget" if epochs < 5 else "")
+
+
+def test_checkpoints_are_written_when_so_many_seconds_have_passed(monkeypatch, tmp_path):
+    clock, written = Clock(), []
+    monkeypatch.setattr(train, "time", clock)
+    save = checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda path, run, *rest: (written.append(run.epoch), save(path, run, *rest))
+    )
+    run([Member(beta=clock)], 7, path=tmp_path / "a", checkpoint_seconds=10)
+    assert written == [2, 4, 6, 7]
+    written.clear()
+    run([Member(beta=clock)], 5, path=tmp_path / "b", checkpoint_seconds=1e9)
+    assert written == [5]
+    run([Member(beta=clock)], 7, path=tmp_path / "b", checkpoint_seconds=0)
+    assert written == [5, 6, 7]
+
+
+def interrupting(times, at=1.5):
+    """A schedule that interrupts the process so many times, as soon as the run is at that point."""
+    left = [times]
+
+    def beta(elapsed):
+        while left[0] and elapsed >= at:
+            left[0] -= 1
+            signal.raise_signal(signal.SIGINT)
+        return 1.0
+
+    return beta
+
+
+@pytest.fixture
+def handler():
+    """A handler of SIGINT that a run has to give back."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_stops_after_the_epoch(handler, tmp_path, capsys):
+    path = tmp_path / "run.safetensors"
+    result = run([Member(beta=interrupting(1))], 4, path=path)
+    assert (result.stopped, result.epoch) == ("interrupt", 2)
+    assert signal.getsignal(signal.SIGINT) is handler
+    printed = capsys.readouterr()
+    assert "interrupt again to stop at once" in printed.err and not printed.out
+    resumed = run([Member(beta=interrupting(0))], 4, path=path)
+    assert (resumed.stopped, resumed.epoch) == ("", 4)
+    assert_same_bits(state(resumed), state(run([Member()], 4)))
+
+
+def test_an_interrupt_in_the_last_epoch_stops_nothing(handler):
+    result = run([Member(beta=interrupting(1))], 2)
+    assert (result.stopped, result.epoch) == ("", 2)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_interrupt_stops_at_once(handler, tmp_path):
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run([Member(beta=interrupting(2))], 4, path=path, checkpoint_seconds=0)
+    assert signal.getsignal(signal.SIGINT) is handler
+    resumed = run([Member(beta=interrupting(0))], 4, path=path)
+    assert_same_bits(state(resumed), state(run([Member()], 4)))
+
+
+def test_an_error_gives_the_handler_back(handler):
+    with pytest.raises(ZeroDivisionError):
+        run([Member(beta=lambda elapsed: 1 / 0)])
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A finished run's checkpoint, by a name of its own and with settings of its own."""
+    path, result = tmp_path / "a run.safetensors", run(MIXED[:1], 1, build=partial(vae.mlp, 64, (2,), 1), snapshots=[1])
+    checkpoint.save(path, result, {"settings": 1})
+    return path, result
+
+
+def refused(path, result, message=DIGEST_ERROR):
+    before = state(result)
+    with pytest.raises(ValueError, match=message) as error:
+        checkpoint.load(path, result, {"settings": 1})
+    assert str(path) in str(error.value)
+    assert_same_bits(state(result), before)
+
+
+def test_a_whole_checkpoint_is_read_back(saved):
+    path, result = saved
+    expected = state(result)
+    for p in (*result.stack.parameters.values(), *(p for average in result.adam for p in average.values())):
+        p.data.zero_()
+    result.history, result.epoch, result.snapshots = dict.fromkeys(result.history), 0, {}
+    checkpoint.load(path, result, {"settings": 1})
+    assert_same_bits(state(result), expected)
+
+
+def test_flipped_bytes_are_noticed_wherever_they_are(saved):
+    path, result = saved
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    counts = range(content.index(b"epoch", content.index(b"settings")), content.index(b"digest"))
+    anywhere = np.random.default_rng(0).choice(start, 200, replace=False).tolist()
+    for i in (*range(8), *counts, *anywhere):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
+        refused(path, result)
+    for i in (start, *np.random.default_rng(1).integers(start, len(content), 50).tolist(), len(content) - 1):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
+        refused(path, result, "is damaged: its digest")
+
+
+def test_truncated_and_foreign_files_are_refused(saved):
+    path, result = saved
+    content = path.read_bytes()
+    for length in (0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        refused(path, result)
+    for other in (content + b"\0", b"no checkpoint but a text\n" * 20, b"CDF\2" + bytes(100)):
+        path.write_bytes(other)
+        refused(path, result)
+    path.unlink()
+    path.mkdir()
+    refused(path, result)
+
+
+def test_another_formats_checkpoint_is_refused(saved, monkeypatch):
+    path, result = saved
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+        checkpoint.save(path, result, {"settings": 1})
+    refused(path, result, "its digest or format is not what it says")
+
+
+class Bare(nn.Module):
+    """A network whose text does not say how wide it is."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.inner, self.outer = (nn.Parameter(torch.ones(shape) / 9) for shape in ((64, width), (width, 8)))
+
+    def forward(self, x):
+        return x @ self.inner @ self.outer
+
+
+def bare(width):
+    return vae.VAE(Bare(width), nn.Linear(4, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("members", {"members": [replace(MIXED[0], seed=5), MIXED[1]]}),
+        ("members", {"members": [replace(MIXED[0], learning_rate=2e-3), MIXED[1]]}),
+        ("members", {"members": [replace(MIXED[0], sigma2=0.3), MIXED[1]]}),
+        ("members", {"members": [replace(MIXED[0], sigma2_rule="adam"), MIXED[1]]}),
+        ("members", {"members": [replace(MIXED[0], beta=0.9), MIXED[1]]}),
+        ("members", {"members": [MIXED[0], replace(MIXED[1], beta=LinearAnnealing(7))]}),
+        ("members", {"members": MIXED[:1]}),
+        ("members", {"members": MIXED[1::-1]}),
+        ("network", {"build": partial(NETWORK, hidden=(23,))}),
+        ("network", {"build": partial(NETWORK, activation=nn.Tanh)}),
+        ("parameters", {"first": partial(bare, 2), "build": partial(bare, 3)}),
+        ("data", {"x": DIGITS[599::-1]}),
+        ("data", {"x": DIGITS[:599]}),
+        ("batch_size", {"batch_size": 111}),
+        ("precision", {"precision": "bfloat16"}),
+    ],
+)
+def test_another_runs_checkpoint_is_refused(name, other, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run(MIXED[:2], 1, path=path, **({"build": other.pop("first")} if "first" in other else {}))
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=f"belongs to another run: its {name} is") as error:
+        run(**{"members": MIXED[:2], "epochs": 2, "path": path} | other)
+    assert str(path) in str(error.value) and path.read_bytes() == content
+
+
+def test_a_damaged_checkpoint_stops_training_and_is_left_alone(tmp_path):
+    path = tmp_path / "run.safetensors"
+    path.write_text("not a checkpoint")
+    with pytest.raises(ValueError, match=f"{path} is no readable checkpoint.*Remove it to start anew"):
+        run([Member()], path=path)
+    assert path.read_text() == "not a checkpoint"
+
+
+def test_checkpoints_hold_plain_numbers_whatever_was_given(tmp_path):
+    """NumPy's integers and floats among the settings are the same run's."""
+    path = tmp_path / "run.safetensors"
+    members = [Member(seed=np.int64(3), learning_rate=np.float32(0.5), sigma2=np.float64(2), beta=np.float32(1))]
+    run(members, np.int64(1), path=path, batch_size=np.int32(300), snapshots=np.array([1]))
+    with safe_open(path, "pt") as file:
+        settings = json.loads(file.metadata()["state"])["settings"]
+    expected = {"seed": 3, "learning_rate": 0.5, "sigma2": 2.0, "sigma2_rule": "fixed", "beta": "1.0"}
+    assert settings["members"] == [expected] and settings["batch_size"] == 300
+    resumed = run([Member(seed=3, learning_rate=0.5, sigma2=2.0, beta=1)], 1, path=path, batch_size=300)
+    assert sorted(resumed.snapshots) == [1]
+
+
+def unwritten(path, result, message):
+    """Saving fails; what was there stays, and nothing else is left."""
+    content = path.read_bytes()
+    with pytest.raises(OSError, match=message) as error:
+        checkpoint.save(path, result, {"settings": 2})
+    assert str(path) in str(error.value)
+    assert path.read_bytes() == content and list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_that_outgrows_the_disk_leaves_the_old_one(saved):
+    """The limit on a file's size stands for a full disk: the system refuses the bytes beyond."""
+    path, result = saved
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="could not be written") as error:
+            checkpoint.save(path, result, {"settings": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert str(path) in str(error.value) and list(path.parent.iterdir()) == [path]
+    checkpoint.load(path, result, {"settings": 1})
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_no_space_left_leaves_the_old_checkpoint(step, saved, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, step, full)
+    unwritten(*saved, "could not be written: .*No space left on device")
+
+
+def test_training_says_where_it_could_not_write(tmp_path):
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    with pytest.raises(OSError, match="could not be written") as error:
+        run([Member()], 1, path=blocked / "run.safetensors")
+    assert str(blocked / "run.safetensors") in str(error.value)
+    assert run([Member()], 1, path=tmp_path / "new" / "folder" / "run.safetensors").epoch == 1
+
+
+# Divergence, precision, devices
+
+
+def exploding(elapsed):
+    return 1.0 if elapsed < 2 else np.inf
+
+
+@pytest.mark.parametrize(
+    ("bad", "harmless", "epoch"),
+    [
+        (Member(seed=1, beta=exploding), Member(seed=1), 3),
+        (Member(seed=1, beta=lambda elapsed: 1.0 if elapsed < 2 else 1e30), Member(seed=1), 3),
+        (Member(seed=1, learning_rate=1e30), Member(seed=1), 1),
+    ],
+)
+def test_divergence_is_a_members_own(bad, harmless, epoch, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run([MIXED[0], bad, MIXED[2]], 3, path=path)
+    found = run([MIXED[0], bad, MIXED[2]], 4, snapshots=[4], path=path)
+    expected = run([MIXED[0], harmless, MIXED[2]], 4, snapshots=[4])
+    assert found.diverged.tolist() == [0, epoch, 0]
+    for others in (slice(0, 1), slice(2, 3)):
+        assert_same_bits(state(found, others), state(expected, others))
+    for name, values in found.history.items():
+        assert np.isnan(values[epoch - 1 :, 1]).all()
+        np.testing.assert_array_equal(values[: epoch - 1, 1], expected.history[name][: epoch - 1, 1])
+    if epoch > 1:
+        last_finite = state(run([MIXED[0], harmless, MIXED[2]], epoch - 1))
+    else:
+        last_finite = {f"parameter/{name}": p for name, p in initial(harmless)}
+    for name, p in found.stack.parameters.items():
+        kept = last_finite[f"parameter/{name}"]
+        np.testing.assert_array_equal(p[1].detach(), kept[1] if epoch > 1 else kept)
+
+
+def initial(member):
+    stack = train._start(NETWORK, [member], torch.device("cpu")).stack
+    return [(name, p[0].detach().numpy()) for name, p in stack.parameters.items()]
+
+
+def test_snapshots_of_a_member_beyond_float32_are_nan():
+    """After the one step of an epoch the parameters are still finite, and what the network makes of them is not."""
+    members = [Member(learning_rate=1e20), Member()]
+    result = run(members, 1, batch_size=600, snapshots=[1])
+    expected = run([replace(members[0], learning_rate=1e-3), members[1]], 1, batch_size=600, snapshots=[1])
+    for name, values in result.snapshots[1].items():
+        assert np.isnan(values[0]).all()
+        np.testing.assert_array_equal(values[1], expected.snapshots[1][name][1])
+
+
+def test_bfloat16_products_leave_all_else_in_float32():
+    members = [replace(member, learning_rate=3e-3) for member in MIXED[:3]]
+    exact, found = (run(members, 6, precision=precision) for precision in ("float32", "bfloat16"))
+    for result in (exact, found):
+        assert all(values.dtype == np.float32 for _, _, values in networks(result))
+    assert (np.diff(found.history["elbo"], axis=0) > 0).all()
+    np.testing.assert_allclose(found.history["elbo"][-1], exact.history["elbo"][-1], rtol=0.02, atol=0.2)
+    assert (found.history["elbo"] != exact.history["elbo"]).all()
+
+
+def test_products_are_in_the_precision_asked_for_and_only_there():
+    met = []
+
+    def beta(elapsed):
+        met.append(torch.get_float32_matmul_precision())
+        return 1.0
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for precision in ("float32", "tf32", "bfloat16"):
+            run([Member(beta=beta)], 1, batch_size=600, precision=precision)
+        assert met == ["highest", "high", "highest"] and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+class TestGPU:
+    def test_replayed_steps_are_the_steps_themselves(self, monkeypatch):
+        replayed = run(MIXED, 4, batch_size=MIXED_BATCH, device="cuda", snapshots=[4])
+        monkeypatch.setattr(lockstep.Lockstep, "_replay", lockstep.Lockstep.step)
+        eager = run(MIXED, 4, batch_size=MIXED_BATCH, device="cuda", snapshots=[4])
+        assert_close(state(replayed), state(eager), 1e-4)
+
+    def test_it_learns_as_on_a_cpu(self):
+        """The noise is another, so the numbers agree no better than two seeds do."""
+        cpu, gpu = (run(MIXED[:3], 20, device=device) for device in ("cpu", "cuda"))
+        assert all(p.is_cuda for p in gpu.stack.parameters.values())
+        np.testing.assert_allclose(gpu.history["elbo"][-1], cpu.history["elbo"][-1], rtol=0.05, atol=1)
+
+    def test_it_goes_on_where_it_stopped(self, tmp_path):
+        path, whole = tmp_path / "run.safetensors", run(MIXED, 4, device="cuda", snapshots=[1, 4])
+        for _ in range(3):
+            assert run(MIXED, 4, device="cuda", snapshots=[1, 4], path=path, budget=1e-9).stopped == "budget"
+        assert_close(state(run(MIXED, 4, device="cuda", snapshots=[1, 4], path=path)), state(whole), 1e-4)
+
+    def test_divergence_is_a_members_own(self):
+        found, expected = (
+            run([MIXED[0], Member(seed=1, beta=beta)], 4, device="cuda") for beta in (exploding, lambda elapsed: 1.0)
+        )
+        assert found.diverged.tolist() == [0, 3] and np.isnan(found.history["elbo"][2:, 1]).all()
+        assert_close(state(found, slice(0, 1)), state(expected, slice(0, 1)), 1e-4)
+
+
+# Arguments, and what the package needs
+
+ABSENT = ("IPython", "ipykernel", "jupytext", "nbclient", "nbformat", "torchvision", "dask", "distributed")
+ABSENT += ("matplotlib", "sklearn")
+ALONE = f"""
+import sys
+sys.modules |= dict.fromkeys({ABSENT})
+import numpy as np
+from functools import partial
+from helpers import studies, train, vae
+x = np.random.default_rng(0).integers(0, 256, (50, 6), np.uint8)
+run = train.train(partial(vae.mlp, n=6, hidden=(4,), k=2), x, [train.Member()], 1, 10, snapshots=[1])
+print(run.epoch, *run.snapshots[1])
+"""
+
+
+def test_it_trains_where_nothing_but_torch_and_the_core_is_installed():
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", *collapse.UnitStatistics._fields]
+
+
+def test_the_package_is_written_in_the_oldest_python_it_promises():
+    for path in Path(helpers.__file__).parent.glob("*.py"):
+        ast.parse(path.read_text(), path.name, feature_version=(3, 11))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed is -1; expected an integer from 0"),
+        ({"seed": 2**32}, "seed is 4294967296; expected an integer"),
+        ({"seed": 0.5}, "seed is 0.5; expected an integer"),
+        ({"learning_rate": 0}, "learning_rate is 0.0; expected a number above 0"),
+        ({"learning_rate": np.inf}, "learning_rate contains NaN or infinity"),
+        ({"sigma2": -0.1}, "sigma2 is -0.1; expected a number above 0"),
+        ({"sigma2": "small"}, "sigma2 is 'small'; expected numbers"),
+        ({"sigma2_rule": "learned"}, r"sigma2_rule is 'learned'; expected one of \('fixed', 'adam', 'closed form'\)"),
+        ({"beta": -0.5}, "beta is -0.5; expected a number from 0 or a function of the epochs elapsed"),
+        ({"beta": np.nan}, "beta contains NaN or infinity"),
+        ({"beta": "linear"}, "beta is 'linear'; expected numbers"),
+    ],
+)
+def test_bad_members(options, message):
+    with pytest.raises(ValueError, match=message):
+        Member(**options)
+
+
+def test_beta_may_be_zero():
+    assert Member(beta=0).beta_at(3) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x": DIGITS.tolist()}, r"x is list; expected a uint8 or float32 array \(N, ...\)"),
+        ({"x": DIGITS / 255}, r"x is float64 array of shape \(1797, 64\); expected a uint8 or float32 array"),
+        ({"x": DIGITS[0]}, r"x is uint8 array of shape \(64,\); expected"),
+        ({"x": DIGITS[:0]}, r"x is uint8 array of shape \(0, 64\); expected"),
+        ({"x": np.float32([[0.0, np.nan]])}, "x contains NaN or infinity; expected finite numbers"),
+        ({"members": []}, r"members is \[\]; expected a list of at least one Member"),
+        ({"members": [{"seed": 0}]}, "expected a list of at least one Member"),
+        ({"epochs": 0}, "epochs is 0; expected an integer from 1"),
+        ({"epochs": 1.5}, "epochs is 1.5; expected an integer from 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected an integer from 1 to 600"),
+        ({"batch_size": 601}, "batch_size is 601; expected an integer from 1 to 600"),
+        ({"snapshots": [0]}, "snapshots is 0; expected an integer from 1 to 3"),
+        ({"snapshots": [1, 4]}, "snapshots is 4; expected an integer from 1 to 3"),
+        ({"precision": "float16"}, r"precision is 'float16'; expected one of \('float32', 'tf32', 'bfloat16'\)"),
+        ({"device": "gpu"}, "device is 'gpu'; expected 'cpu' or 'cuda'"),
+        ({"device": 1.5}, "device is 1.5; expected 'cpu' or 'cuda'"),
+        ({"budget": "an hour"}, "budget is 'an hour'; expected numbers"),
+        ({"budget": np.nan}, "budget contains NaN or infinity"),
+        ({"build": partial(NETWORK, n=0)}, "n is 0; expected an integer from 1"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**{"members": [Member()]} | options)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is 'cuda', but torch finds no GPU here; expected 'cpu'"):
+        run([Member()], device="cuda")

@@ -1,0 +1,222 @@
+"""VAEs and stacks of them against torch's distributions, each other, and the linear VAE in closed form."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from helpers import vae
+from helpers.linear_vae import LinearVAE
+from helpers.moments import Moments
+
+
+def small(**options):
+    return vae.mlp(**{"n": 9, "hidden": (8, 6), "k": 3, "sigma2": 0.3} | options)
+
+
+def convolutional():
+    """For images (3, 8, 8), k = 5."""
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+    decoder = nn.Sequential(
+        nn.Linear(5, 64), nn.ReLU(), nn.Unflatten(1, (4, 4, 4)), nn.ConvTranspose2d(4, 3, 4, stride=2, padding=1)
+    )
+    return vae.VAE(encoder, decoder, 0.2)
+
+
+KINDS = {"mlp": (small, (9,), 3), "linear": (partial(small, hidden=()), (9,), 3), "conv": (convolutional, (3, 8, 8), 5)}
+
+
+def inputs(shape, k, *leading, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*leading, *shape, generator=generator, dtype=dtype), torch.randn(
+        *leading, k, generator=generator, dtype=dtype
+    )
+
+
+def seeded(build, seed):
+    torch.manual_seed(seed)
+    return build()
+
+
+def test_the_papers_network():
+    """784-1024-512-200-512-1024-784: 2,965,664 weights and biases by hand, the encoder's last layer twice as wide."""
+    model = vae.mlp()
+    networks = (model.encoder, model.decoder)
+    shapes = [[(layer.in_features, layer.out_features) for layer in network[::2]] for network in networks]
+    assert shapes == [[(784, 1024), (1024, 512), (512, 400)], [(200, 512), (512, 1024), (1024, 784)]]
+    assert [[type(layer) for layer in network[1::2]] for network in networks] == [[nn.ReLU] * 2] * 2
+    assert [len(network) for network in networks] == [5, 5]  # linear heads
+    layers = 803_840 + 524_800 + 205_200 + 102_912 + 525_312 + 803_600
+    assert sum(p.numel() for p in model.parameters()) == layers + 1 == 2_965_665
+    assert model.log_sigma2.item() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_terms_are_those_of_torch_distributions(kind):
+    build, shape, k = KINDS[kind]
+    model = seeded(build, 1).double()
+    x, noise = inputs(shape, k, 7, dtype=torch.float64)
+    squared_error, kl = model(x, noise)
+    mean, logvar = model.encode(x)
+    q = Normal(mean, logvar.exp().sqrt())
+    p = Normal(model.decode(mean + q.scale * noise), model.log_sigma2.exp().sqrt())
+    expected_kl = kl_divergence(q, Normal(0.0, 1.0)).sum(1)
+    assert mean.shape == logvar.shape == (7, k) and p.mean.shape == x.shape
+    torch.testing.assert_close(kl, expected_kl)
+    log_prob = p.log_prob(x).flatten(1).sum(1)
+    for beta in (1.0, 0.0, torch.linspace(0, 2, 7, dtype=torch.float64)):
+        found = vae.elbo(squared_error, kl, model.log_sigma2, x[0].numel(), beta)
+        torch.testing.assert_close(found, log_prob - beta * expected_kl)
+    torch.testing.assert_close(vae.elbo(squared_error, kl, model.log_sigma2, x[0].numel()), log_prob - expected_kl)
+
+
+def test_kl_of_a_nearly_collapsed_unit_keeps_its_digits_in_float32():
+    """log var = t and mean 0 give t^2 / 4 to leading order; with exp(t) - 1 float32 would lose it all."""
+    model = small(hidden=(), k=1)
+    with torch.no_grad():
+        model.encoder[0].weight.zero_()
+        model.encoder[0].bias.copy_(torch.tensor([0.0, 1e-4]))
+    _, kl = model(torch.zeros(1, 9), torch.zeros(1, 1))
+    assert kl.item() == pytest.approx(1e-8 / 4, rel=0.01)
+
+
+def test_noise_variance_is_the_parameter_and_the_default_one():
+    assert small(sigma2=0.25).log_sigma2.exp().item() == pytest.approx(0.25)
+    assert vae.mlp(4, (), 2).log_sigma2.item() == 0
+    assert isinstance(small(activation=nn.Tanh).decoder[1], nn.Tanh)
+
+
+def test_products_in_bfloat16_give_terms_in_float32():
+    model = seeded(small, 0)
+    x, noise = inputs((9,), 3, 20)
+    exact = model(x, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.encoder(x).dtype == torch.bfloat16
+        found = model(x, noise)
+    for one, other in zip(found, exact, strict=True):
+        assert one.dtype == torch.float32 and not torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stack_evaluates_each_member_on_its_own_part(kind):
+    build, shape, k = KINDS[kind]
+    models = [seeded(build, seed).double() for seed in range(3)]
+    stack = vae.Stack(models)
+    x, noise = inputs(shape, k, 3, 6, dtype=torch.float64)
+    found = stack(x, noise)
+    assert len(stack) == 3
+    for m, model in enumerate(models):
+        for one, other in zip(found, model(x[m], noise[m]), strict=True):
+            torch.testing.assert_close(one[m], other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_a_stack_are_those_of_each_member(kind):
+    build, shape, k = KINDS[kind]
+    models = [seeded(build, seed).double() for seed in range(3)]
+    stack = vae.Stack(models)
+    x, noise = inputs(shape, k, 3, 6, dtype=torch.float64)
+    n = x[0, 0].numel()
+    squared_error, kl = stack(x, noise)
+    vae.elbo(squared_error.mean(1), kl.mean(1), stack.parameters["log_sigma2"], n, 0.7).sum().backward()
+    for m, model in enumerate(models):
+        squared_error, kl = model(x[m], noise[m])
+        vae.elbo(squared_error.mean(), kl.mean(), model.log_sigma2, n, 0.7).backward()
+        own = dict(model.named_parameters())
+        assert own.keys() == stack.parameters.keys()
+        for name, p in stack.parameters.items():
+            gradient = p.grad[m].mT if p.ndim == 3 else p.grad[m]  # a Linear's weight is kept as (in, out)
+            torch.testing.assert_close(gradient, own[name].grad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_member_comes_back_as_it_went_in_and_as_a_copy(kind):
+    build, shape, k = KINDS[kind]
+    models = [seeded(build, seed) for seed in range(3)]
+    states = [{name: p.clone() for name, p in model.state_dict().items()} for model in models]
+    stack = vae.Stack(models)
+    with torch.no_grad():
+        for p in models[1].parameters():
+            p.zero_()
+    for m, state in enumerate(states):
+        member = stack.member(m)
+        assert type(member) is vae.VAE and member.state_dict().keys() == state.keys()
+        for name, p in member.named_parameters():
+            assert torch.equal(p, state[name]) and p.is_contiguous() and p.requires_grad
+            p.data.zero_()
+        assert torch.equal(stack.member(m).log_sigma2, state["log_sigma2"])
+    again = vae.Stack([stack.member(m) for m in range(3)])
+    for name, p in stack.parameters.items():
+        assert torch.equal(p, again.parameters[name]) and p.is_contiguous() and p.is_leaf and p.requires_grad
+    x, noise = inputs(shape, k, 4)
+    torch.testing.assert_close(stack.member(2)(x, noise), seeded(build, 2)(x, noise))
+
+
+def linear_member(rng, n, k):
+    """A linear VAE in closed form and as a module, its encoder's log variance free of x."""
+    W, V, mu = rng.standard_normal((n, k)), rng.standard_normal((k, n)) / n, rng.standard_normal(n)
+    closed = LinearVAE(W, V, rng.uniform(0.2, 2, k), mu, rng.uniform(0.3, 3))
+    model = vae.mlp(n, (), k, sigma2=closed.sigma2).double()
+    state = {
+        "encoder.0.weight": np.vstack([V, np.zeros((k, n))]),
+        "encoder.0.bias": np.hstack([-V @ mu, np.log(closed.D)]),
+        "decoder.0.weight": W,
+        "decoder.0.bias": mu,
+        "log_sigma2": np.log(closed.sigma2),
+    }
+    model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
+    return closed, model
+
+
+@pytest.mark.parametrize(("seed", "beta"), [(0, 1.0), (1, 0.3), (2, 2.0)])
+def test_linear_networks_have_the_gradients_of_the_linear_vae(seed, beta):
+    """Through a decoder that is affine the ELBO is quadratic in the noise, so the 2k points +-sqrt(k) e_i of
+    equal weight, whose mean is 0 and covariance I, give its expectation exactly."""
+    rng, n, k, count, M = np.random.default_rng(seed), 7, 3, 11, 2
+    points = np.sqrt(k) * np.vstack([np.eye(k), -np.eye(k)])
+    x = rng.standard_normal((M, count, n)) @ rng.standard_normal((n, n)) + rng.standard_normal(n)
+    closed, models = zip(*(linear_member(rng, n, k) for _ in range(M)), strict=True)
+    stack = vae.Stack(models)
+    noise = torch.tensor(np.repeat(points, count, axis=0)).expand(M, -1, -1)
+    squared_error, kl = stack(torch.tensor(np.tile(x, (1, 2 * k, 1))), noise)
+    objective = vae.elbo(squared_error.mean(1), kl.mean(1), stack.parameters["log_sigma2"], n, beta)
+    objective.sum().backward()
+    gradient = {name: p.grad.numpy() for name, p in stack.parameters.items()}
+    for m, model in enumerate(closed):
+        moments = Moments.from_samples(x[m])
+        assert objective[m].item() == pytest.approx(model.elbo(moments, beta), rel=1e-12)
+        expected = model.gradients(moments, beta)
+        weight, bias = gradient["encoder.0.weight"][m].T, gradient["encoder.0.bias"][m]
+        # The mean is V (x - mu), of which the module has V mu in a bias of its own.
+        found = {
+            "W": gradient["decoder.0.weight"][m].T,
+            "V": weight[:k] - np.outer(bias[:k], model.mu),
+            "D": bias[k:] / model.D,
+            "sigma2": gradient["log_sigma2"][m] / model.sigma2,
+        }
+        for name, value in found.items():
+            np.testing.assert_allclose(value, getattr(expected, name), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vae.mlp(n=0), "n is 0; expected an integer from 1"),
+        (lambda: vae.mlp(k=2.0), "k is 2.0; expected an integer"),
+        (lambda: vae.mlp(hidden=(8, 0)), "hidden is 0; expected an integer from 1"),
+        (lambda: vae.mlp(hidden=(8, "6")), "hidden is '6'; expected an integer from 1"),
+        (lambda: small(sigma2=0), "sigma2 is 0.0; expected a number above 0"),
+        (lambda: small(sigma2=np.nan), "sigma2 contains NaN or infinity"),
+        (
+            lambda: vae.Stack([vae.VAE(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Linear(2, 4))]),
+            r"members have the buffers \['encoder.1.num_batches_tracked', .*; expected none",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
