@@ -7,7 +7,7 @@ OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 STAMP := $(VENV)/.made-from
 
-.PHONY: book test notebooks lab bench clean repository
+.PHONY: book test notebooks lab bench paper clean repository
 
 book: $(STAMP)
 	$(BIN)/python book/build.py
@@ -27,6 +27,16 @@ lab: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# The paper's grid at its own scale, with a GPU; again, it goes on where it stopped. STUDIES="mnist-fixed" runs only that.
+STUDIES ?= mnist-fixed mnist-annealed mnist-learned
+DEVICE ?= cuda
+paper: $(STAMP)
+	for study in $(STUDIES); do \
+	  test -e runs/$$study-paper.nc && continue; \
+	  command=$$(ls runs/$$study-paper-* >/dev/null 2>&1 && echo resume || echo run); \
+	  $(BIN)/python -m helpers.studies $$command $$study --profile paper --device $(DEVICE) || exit 1; \
+	done
 
 # make repository URL=https://github.com/OWNER/NAME
 repository: $(STAMP)

@@ -127,6 +127,21 @@ def test_the_record_evaluates_the_trained_networks_on_all_data():
     assert float(record.sse[0]) == pytest.approx(sse, rel=0.02)  # two Monte-Carlo estimates
 
 
+def test_every_batch_is_evaluated(monkeypatch):
+    x = np.concatenate([data.digits_bytes(), 255 - data.digits_bytes()])
+    monkeypatch.setitem(experiments.DATA, "digits", lambda: x)
+    record, _ = experiments.run(PLAN, "tiny", "quick", range(1))
+    np.testing.assert_allclose(record.kl_per_unit, record.snapshot_kl_per_unit[-1], rtol=1e-5)
+
+
+def test_snapshots_are_in_order_after_a_checkpoint(tmp_path):
+    long = dataclasses.replace(PLAN, epochs=11, batch_size=1797, snapshots=(2, 10))
+    experiments.run(dataclasses.replace(long, epochs=10), "tiny", "quick", range(1), path=tmp_path / "checkpoint")
+    resumed, _ = experiments.run(long, "tiny", "quick", range(1), path=tmp_path / "checkpoint")
+    assert resumed.snapshot.values.tolist() == [2, 10]
+    assert_same_values(resumed, experiments.run(long, "tiny", "quick", range(1))[0])
+
+
 def test_blocks_of_members_merge_into_the_same_record():
     blocks = [experiments.run(PLAN, "tiny", "quick", range(*block))[0] for block in ((2, 4), (0, 2))]
     merged = records.merge([records.from_bytes(records.to_bytes(block)) for block in blocks])
@@ -256,7 +271,7 @@ def test_members_from_a_range(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "3", "0:7", "6:", "3:3", "4:2", "-1:", ":-1", "0:0", "a:b", "0:4:2", "1.5:2", " 1:2", "1:2\n", "²:3"]
+    "text", ["", "3", "0:7", "6:", "3:3", "4:2", "-1:", ":-1", "0:0", "a:b", "0:4:2", "1.5:2", " 1:2", "1:2\n"]
 )
 def test_members_from_anything_else(text):
     with pytest.raises(ValueError, match=r"members is .*; expected a range like 0:6, within the 6 members there are"):

@@ -44,12 +44,13 @@ def run(members, epochs=3, *, x=DIGITS[:600], batch_size=110, build=NETWORK, **o
 
 
 def state(result, members=slice(None)):
-    """All that a run has come to, by name."""
+    """A copy of all that a run has come to, by name."""
     arrays = {f"{kind}/{name}": values[members] for kind, name, values in networks(result)}
     arrays |= {name: values[:, members] for name, values in result.history.items()}
     for epoch, statistics in result.snapshots.items():
         arrays |= {f"{epoch}/{name}": values[members] for name, values in statistics.items()}
-    return arrays | {"epoch": result.epoch, "diverged": result.diverged[members]}
+    arrays |= {"epoch": result.epoch, "diverged": result.diverged[members]}
+    return {name: np.array(values) for name, values in arrays.items()}
 
 
 def networks(result):
@@ -251,7 +252,7 @@ def test_beta_at_sigma2_is_the_elbo_at_beta_sigma2():
         for name in ("sse", "kl"):
             one, same, other = found[name][:, i : i + 3].T
             np.testing.assert_allclose(one, same, rtol=1e-3)
-            assert (np.abs(one[1:] / other[1:] - 1) > 0.01).all()
+            assert abs(one[-1] / other[-1] - 1) > 0.05
         for name in (name for name in found if name.startswith("parameter/") and "sigma2" not in name):
             one, same, other = found[name][i : i + 3]
             assert np.linalg.norm(one - same) < 1e-3 * np.linalg.norm(same), name

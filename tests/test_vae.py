@@ -96,6 +96,7 @@ def test_products_in_bfloat16_give_terms_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         assert model.encoder(x).dtype == torch.bfloat16
         found = model(x, noise)
+        assert model.encode(x)[0].dtype == model.decode(noise).dtype == torch.float32
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == torch.float32 and not torch.equal(one, other)
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.02)

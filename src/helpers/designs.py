@@ -8,6 +8,7 @@ noise variance starts; what stands here is our choice, and the mnist-sensitivity
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 from torch import nn
 
 from helpers import records, vae
@@ -50,10 +51,11 @@ def find(study, profile):
 
 def best(record):
     """Of each configuration in a record, the position of the learning rate whose final training ELBO is best."""
+    elbo = np.nan_to_num(record.elbo.values, nan=-np.inf)  # beyond float32: after the largest learning rates
     configurations = zip(*(record[f"set_{name}"].values for name in ("sigma2", "sigma2_rule", "beta")), strict=True)
     chosen = {}
     for m, configuration in enumerate(configurations):
-        if configuration not in chosen or record.elbo.values[m] > record.elbo.values[chosen[configuration]]:
+        if elbo[m] > elbo[chosen.setdefault(configuration, m)]:
             chosen[configuration] = m
     return list(chosen.values())
 

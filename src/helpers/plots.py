@@ -117,7 +117,7 @@ def _summits(gain):
     return above
 
 
-def training_curves(ax, record, labels, quantity="elbo", skip=0.1):
+def training_curves(ax, record, labels, quantity="elbo", ylim=None):
     """Figures 3 and 6: a quantity of the training history against the epoch, each line with its name at its end.
 
     Parameters
@@ -129,44 +129,41 @@ def training_curves(ax, record, labels, quantity="elbo", skip=0.1):
         One per member.
     quantity : str
         What of the history: "elbo", "sse", "kl" or "sigma2".
-    skip : float
-        Share of the epochs at the beginning, 0 to below 1, for which the vertical axis need not make room.
+    ylim : pair of float, optional
+        By default room for all but the first tenth of the epochs. The names stand where the axis has the ends, so
+        it is to be set here and not afterwards.
     """
     values = record[f"history_{quantity}"].values
-    if len(labels) != values.shape[1] or not 0 < len(labels) <= len(COLOURS):
-        raise ValueError(
-            f"there are {len(labels)} labels for {values.shape[1]} members; expected one each, at most {len(COLOURS)}"
-        )
-    if not 0 <= skip < 1:
-        raise ValueError(f"skip is {skip}; expected a share from 0 to below 1")
-    epochs, ends, names = record.epoch.values, [], []
+    _one_each(labels, values.shape[1])
     lines = (*LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-    for line, label, colour, style in zip(values.T, labels, COLOURS, lines, strict=False):
-        ax.plot(epochs, line, color=colour, linestyle=style)
-        if np.isfinite(line).any():  # a member that diverged has NaN from there on
-            ends.append(line[np.isfinite(line)][-1])
-            names.append((label, colour))
-    later = values[int(skip * len(values)) :]
-    low, high = np.nanmin(later), np.nanmax(later)
-    ax.set(xlabel="epoch", xlim=(0, epochs[-1]), ylim=(low - 0.06 * (high - low), high + 0.06 * (high - low)))
-    heights = ax.transAxes.inverted().transform(ax.transData.transform([(0, end) for end in ends]))[:, 1]
+    for line, colour, style in zip(values.T, COLOURS, lines, strict=False):
+        ax.plot(record.epoch.values, line, color=colour, linestyle=style)
+    if ylim is None:
+        later = values[len(values) // 10 :]
+        low, high = later[np.isfinite(later)].min(), later[np.isfinite(later)].max()
+        ylim = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    ax.set(xlabel="epoch", xlim=(0, record.epoch.values[-1]), ylim=ylim)
+    ends = [line[np.isfinite(line)][-1:] for line in values.T]  # a member that diverged has NaN from there on
+    seen = [m for m, end in enumerate(ends) if end.size and ylim[0] <= end[0] <= ylim[1]]
+    points = ax.transData.transform([(0, ends[m][0]) for m in seen])
+    heights = ax.transAxes.inverted().transform(points)[:, 1]
     size = 9.5
     gap = 1.25 * size / 72 / (ax.get_position().height * ax.figure.get_figheight())
-    for (label, colour), height in zip(names, _apart(heights, gap), strict=True):
-        ax.text(1.015, height, label, transform=ax.transAxes, color=colour, size=size, va="center")
+    for m, height in zip(seen, _apart(heights, gap), strict=True):
+        ax.text(1.015, height, labels[m], transform=ax.transAxes, color=COLOURS[m], size=size, va="center")
 
 
 def _apart(heights, gap):
-    """Heights (M,) moved as little as possible, in squares, so that neighbours lie `gap` apart and in their order."""
+    """Heights (M,) moved as little as possible, in squares, so that neighbours lie `gap` apart, in their order."""
     from sklearn.isotonic import isotonic_regression
 
     order, steps = np.argsort(heights, kind="stable"), gap * np.arange(len(heights))
     moved = np.empty(len(heights))
-    moved[order] = isotonic_regression(np.asarray(heights, float)[order] - steps) + steps
+    moved[order] = isotonic_regression(heights[order] - steps) + steps
     return moved
 
 
-def inactive_curves(ax, kl, labels, snapshot=None, predicted=None, low=1e-3):
+def inactive_curves(ax, kl, labels, snapshot=None, predicted=None, earlier="earlier", low=1e-3):
     """Figures 4 and 5: the share of units whose average KL is below a threshold, a curve per member.
 
     Parameters
@@ -177,31 +174,41 @@ def inactive_curves(ax, kl, labels, snapshot=None, predicted=None, low=1e-3):
     labels : sequence of str
         One per member.
     snapshot : (M, k) array_like, optional
-        The same at an earlier epoch: dashed, with open markers.
+        The same at an earlier epoch, which `earlier` names in the legend: dashed, with open markers.
     predicted : (M, k) array_like, optional
-        The same for the linear optimum: thin and dotted, with small markers.
+        The same at the linear optimum: thin and dotted, with small markers.
+    earlier : str
     low : float
         Smallest threshold, in nats.
     """
     kl = finite_array("kl", kl, ("M", "k"))
-    if len(labels) != len(kl) or len(kl) > len(COLOURS):
-        raise ValueError(f"there are {len(labels)} labels for {len(kl)} members; expected one each, at most 6")
-    kinds = [(kl, {"linestyle": "-", "markersize": 6})]
+    _one_each(labels, len(kl))
+    kinds = [("trained", kl, {"linestyle": "-", "markersize": 6})]
     if snapshot is not None:
-        snapshot = finite_array("snapshot", snapshot, kl.shape)
-        kinds.append((snapshot, {"linestyle": "--", "markersize": 6, "markerfacecolor": "white", "linewidth": 1.3}))
+        look = {"linestyle": "--", "markersize": 6, "markerfacecolor": "white", "linewidth": 1.3}
+        kinds.append((earlier, finite_array("snapshot", snapshot, kl.shape), look))
     if predicted is not None:
-        predicted = finite_array("predicted", predicted, kl.shape)
-        kinds.append((predicted, {"linestyle": ":", "markersize": 3.5, "linewidth": 1.2}))
-    thresholds = np.geomspace(positive("low", low), 1.5 * max(low, *(values.max() for values, _ in kinds)), 481)
-    for values, look in kinds:
+        look = {"linestyle": ":", "markersize": 3.5, "linewidth": 1.2}
+        kinds.append(("linear optimum", finite_array("predicted", predicted, kl.shape), look))
+    low = positive("low", low)
+    high = max(low, *(values.max() for _, values, _ in kinds))
+    thresholds = np.geomspace(low, 8 * high, 561)  # 8: room for the legend, where every curve is at 1
+    for kind, values, look in kinds:
         for m, (row, label) in enumerate(zip(values, labels, strict=True)):
-            share = collapse.inactive_fraction(row, thresholds)
-            places = slice(12 * m, None, 80)  # of one member above those of another, where curves coincide
-            marks = {"marker": MARKERS[m], "markevery": places}
-            ax.semilogx(thresholds, share, color=COLOURS[m], label=label if values is kl else None, **marks, **look)
+            marks = {"marker": MARKERS[m], "markevery": (12 * m, 80)}  # seen also where curves lie on each other
+            name = label if values is kl else None
+            ax.semilogx(
+                thresholds, collapse.inactive_fraction(row, thresholds), color=COLOURS[m], label=name, **marks, **look
+            )
+        if len(kinds) > 1:
+            ax.plot([], [], color="black", label=kind, **look)
     ax.set(xlabel="threshold on the average KL (nats)", ylabel="share of units below it", ylim=(-0.03, 1.03))
-    ax.legend(fontsize=9.5, loc="lower right")
+    ax.legend(fontsize=9, loc="lower right")
+
+
+def _one_each(labels, members):
+    if len(labels) != members or not 0 < members <= len(COLOURS):
+        raise ValueError(f"there are {len(labels)} labels for {members} members; expected one each, 1 to 6 of them")
 
 
 def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, reach=2.0):

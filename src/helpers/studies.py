@@ -20,7 +20,7 @@ from helpers.lockstep import PRECISIONS
 
 def members_from(text, count):
     """The members that "a:b" names, a range: a to b - 1, of 0 to `count` - 1; either end may be left out."""
-    found = re.fullmatch(r"(\d*):(\d*)", text, re.ASCII)
+    found = re.fullmatch(r"(\d*):(\d*)", text)
     start, stop = (int(found[1] or 0), int(found[2] or count)) if found else (0, 0)
     if not start < stop <= count:
         raise ValueError(f"members is {text!r}; expected a range like 0:{count}, within the {count} members there are")

@@ -1,0 +1,140 @@
+"""The paper's experiments as data: their sizes, the rehearsal of the paper's commands, the choice of learning rates."""
+
+import subprocess
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from helpers import designs, experiments, records, studies, vae
+from helpers.train import LinearAnnealing
+
+ROOT = Path(__file__).resolve().parent.parent
+PLANS = [(name, profile) for name, study in designs.STUDIES.items() for profile in study.plans if name != "mnist-seeds"]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The paper's plans with the smallest networks, data and number of epochs, and otherwise as they are."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 784), np.uint8)
+    monkeypatch.setitem(experiments.DATA, "mnist", lambda: pixels)
+    monkeypatch.setitem(
+        experiments.DATA, "mnist-dequantised", lambda: experiments._dequantised(pixels.astype(np.float32), 256)
+    )
+    for study in designs.STUDIES.values():
+        plan = study.plans.get("paper")
+        if plan is not None and not callable(plan):
+            network = partial(plan.network, hidden=(8,), k=3)
+            small = replace(plan, network=network, epochs=2, snapshots=plan.snapshots and (1,))
+            monkeypatch.setitem(study.plans, "paper", small)
+
+
+def test_the_grid_has_the_paper_s_forty_members():
+    assert sum(len(designs.find(study, "paper").members) for study in designs.GRID) == 40
+    for study in designs.GRID:
+        plan = designs.find(study, "paper")
+        assert (plan.epochs, plan.batch_size, plan.data) == (1000, 128, "mnist")
+    network = designs.find("mnist-fixed", "paper").network()
+    widths = [layer.in_features for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+    assert widths == [784, 1024, 512, 200, 512, 1024]  # 784-1024-512-k-512-1024-784 (Appendix D)
+    annealed = designs.find("mnist-annealed", "paper")
+    assert {member.beta for member in annealed.members} == {LinearAnnealing(100)} and annealed.snapshots == (80,)
+    assert {member.sigma2 for member in annealed.members} == {0.1, 0.05, 0.01, 0.001}
+    assert {member.sigma2_rule for member in designs.find("mnist-learned", "paper").members} == {"adam"}
+    assert sum(len(designs.find(study, "laptop").members) for study in designs.GRID) == 10
+
+
+@pytest.mark.parametrize("study", sorted({name for name, profile in PLANS if profile == "paper"}))
+def test_rehearsal_of_the_paper_s_command(study, tiny, tmp_path, capsys):
+    command = [study, "--profile", "paper", "--device", "cpu", "--out", str(tmp_path)]
+    assert studies.main(["run", *command, "--members", "1:3", "--budget", "540"]) == 0
+    assert studies.main(["show", study, "--profile", "paper", "--out", str(tmp_path)]) == 0
+    record = records.load(tmp_path / f"{study}-paper-1-3.nc")
+    assert record.member.values.tolist() == [1, 2] and np.isfinite(record.elbo).all()
+    assert records.parts(record)[0]["settings"]["epochs"] == 2
+    assert "error" not in capsys.readouterr().err
+
+
+def test_seeds_follow_the_best_learning_rates(tiny, tmp_path, monkeypatch):
+    for study in designs.GRID:
+        assert studies.main(["run", study, "--profile", "paper", "--out", str(tmp_path)]) == 0
+    with pytest.raises(ValueError, match="mnist-seeds follows mnist-fixed, profile paper, which has no record yet"):
+        designs.find("mnist-seeds", "paper")
+    found = {study: records.load(tmp_path / f"{study}-paper.nc") for study in designs.GRID}
+    monkeypatch.setattr(records, "recorded", lambda study, profile: found[study])
+    plan = designs.find("mnist-seeds", "paper")
+    assert len(plan.members) == 30 and {member.seed for member in plan.members} == {1, 2, 3}
+    at_smallest = found["mnist-fixed"].elbo.values[-4:]  # the four learning rates at sigma2 = 0.001
+    members = [member for member in plan.members if member.sigma2 == 0.001 and member.beta == 1.0]
+    assert {member.learning_rate for member in members} == {designs.RATES[int(at_smallest.argmax())]}
+
+
+def test_best_ignores_members_without_an_elbo():
+    table = {
+        "set_sigma2": ("member", [0.1, 0.1, 0.1, 0.01, 0.01]),
+        "set_sigma2_rule": ("member", ["fixed"] * 5),
+        "set_beta": ("member", ["1.0"] * 5),
+        "elbo": ("member", [np.nan, 1.0, 2.0, 5.0, np.nan]),
+    }
+    assert designs.best(xr.Dataset(table)) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("study", "profile", "message"),
+    [("mnist", "quick", "study is 'mnist'; expected one of demo, mnist-fixed"), ("demo", "paper", "demo has quick")],
+)
+def test_what_there_is_not(study, profile, message):
+    with pytest.raises(ValueError, match=message):
+        designs.find(study, profile)
+
+
+def test_dequantised_pixels_are_a_density_in_the_unit_interval():
+    x = experiments.DATA["digits-dequantised"]()
+    assert x.dtype == np.float32 and x.min() >= 0 and x.max() < 1
+    whole = np.floor(x * 17)
+    np.testing.assert_array_equal(whole, np.rint(experiments.data.digits() * 16))
+    assert abs((x * 17 - whole).mean() - 0.5) < 0.01
+
+
+def test_largest_and_label(tiny, tmp_path, monkeypatch):
+    record, _ = studies.run("mnist-fixed", "paper", range(2))
+    there = {"laptop": record}
+    monkeypatch.setattr(records, "recorded", lambda study, profile: there.get(profile))
+    assert records.largest("mnist-fixed") is record
+    there["paper"] = record.copy()
+    assert records.largest("mnist-fixed") is there["paper"]
+    there.clear()
+    assert records.largest("mnist-fixed") is None
+    assert records.label(record).startswith("mnist-fixed, paper: 2 epochs of mnist, batch 128, tf32, cpu")
+
+
+def test_obtain_runs_what_is_not_recorded(tiny, monkeypatch):
+    ran = []
+    monkeypatch.setattr(studies, "run", lambda *a, **o: ran.append((a, o)) or (f"run {len(ran)}", None))
+    monkeypatch.setattr(records, "recorded", lambda study, profile: "recorded" if profile == "paper" else None)
+    assert studies.obtain("mnist-fixed", "paper") == "recorded"
+    assert studies.obtain("mnist-fixed", "paper", rerun=True, device="cpu") == "run 1"
+    assert studies.obtain("mnist-fixed", "quick", device="cpu") == "run 2"
+    assert ran[0] == (("mnist-fixed", "paper"), {"device": "cpu"})
+
+
+def test_networks_of_every_plan_fit_their_data(monkeypatch):
+    for name, profile in PLANS:
+        plan = designs.find(name, profile)
+        n = 64 if plan.data.startswith("digits") else 784
+        with torch.device("meta"):
+            model = plan.network()
+            assert isinstance(model, vae.VAE) and model.encode(torch.empty(1, n))[0].ndim == 2
+
+
+def test_the_tracked_tree_stays_small():
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not in a git repository")
+    paths = [ROOT / name.decode() for name in listed.stdout.split(b"\0") if name]
+    assert sum(path.stat().st_size for path in paths if path.exists()) < 12 * 2**20
