@@ -14,9 +14,9 @@ r"""
 # The deep engine
 
 From here on the book trains networks. This chapter builds the machine that does it, in front of you: from
-[Eq. 4](00_preliminaries.ipynb#equation-4) to a VAE of thirty lines, from one training step to a loop that
+[Eq. 4](00_preliminaries.ipynb#equation-4) to a VAE of a few lines, from one training step to a loop that
 trains many VAEs at once, and from there to an ensemble that learns scikit-learn's digits while you wait. Each
-part is held against something that we already know. At the end stands a network without hidden layers, for
+part is held against something that we already know. Towards the end stands a network without hidden layers, for
 which the chapters before say to what ELBO training must lead, and where it may be held up on the way.
 
 **You need**: [Eq. 4](00_preliminaries.ipynb#equation-4), the closed forms of
@@ -54,6 +54,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.distributions import Normal, kl_divergence
+from torch.func import functional_call
 
 from helpers import collapse, data, plots, ppca, spectrum, studies, vae
 from helpers.ledger import Ledger
@@ -100,7 +101,8 @@ For the linear decoder the last average had a closed form. For a network it has 
 stands in for it.
 
 **The draw must let derivatives through.** The encoder's parameters $\varphi$ sit in the density that is drawn
-from, where no derivative can reach them. But $z \sim \mathcal N(m, \operatorname{diag}(v))$ is the same thing
+from, and a number, once drawn, does not tell how it would have moved with them. But
+$z \sim \mathcal N(m, \operatorname{diag}(v))$ is the same thing
 as $z = m + \sqrt v \odot \varepsilon$ with $\varepsilon \sim \mathcal N(0, I_k)$: an affine function of a
 standard Gaussian is Gaussian, with mean $m$ and variances $v$. So for any function $f$
 
@@ -109,9 +111,10 @@ $$ \mathbb E_{q_\varphi} f(z) = \mathbb E_\varepsilon\, f\big( m_\varphi + \sqrt
 \nabla_\varphi\, \mathbb E_{q_\varphi} f(z) = \mathbb E_\varepsilon\, \nabla_\varphi f\big( m_\varphi + \sqrt{v_\varphi} \odot \varepsilon \big) . $$
 
 On the right the density of $\varepsilon$ has no $\varphi$ in it, so derivative and average change places. (That
-is allowed here. The networks are continuous, smooth but for kinks, on which a draw falls with probability
-zero, and grow no faster than linearly, so that the derivatives near any $\varphi$ are bounded by something that
-has an average.) The gradient at *one* draw therefore has the right average. This is the reparametrisation of
+is allowed here, for almost every $\varphi$. The networks are continuous, smooth but for kinks, on which a draw
+falls with probability zero, and for all parameters near a given $\varphi$ the derivatives grow no faster than a
+polynomial in $\lVert \varepsilon \rVert$, which has an average.) The gradient at *one* draw therefore has the
+right average. This is the reparametrisation of
 [Kingma & Welling, 2013](../book/references.md) and [Rezende et al., 2014](../book/references.md).
 
 **The KL term** was [derived with Eq. 4](00_preliminaries.ipynb#equation-4): a sum over the units,
@@ -131,7 +134,7 @@ plots.show_source(elbo)
 r"""
 `expm1(logvar)` is $e^{\log v} - 1 = v - 1$, without losing digits when $v$ is nearly 1, as it is for a unit
 that has all but collapsed. The networks themselves are ordinary stacks of layers. By default this is the
-paper's network for MNIST:
+paper's network for MNIST (the widths are the paper's; it does not name the nonlinearity, ReLU is our choice):
 """
 
 # %%
@@ -139,8 +142,8 @@ plots.show_source(vae.mlp)
 
 # %% [markdown]
 r"""
-**Check.** A small network with random weights, large ones, so that it is far from linear; three data points;
-float64.
+**Check.** A small network with random weights, half as large again as PyTorch makes them, so that the tanh
+bends; three data points; float64.
 """
 
 # %%
@@ -194,7 +197,7 @@ def gauss_hermite(count):
 
 
 # %%
-axis = torch.linspace(-12, 12, 241, dtype=torch.float64)
+axis = torch.linspace(-12, 12, 121, dtype=torch.float64)
 z = torch.cartesian_prod(axis, axis)
 
 
@@ -240,8 +243,8 @@ r"""
 ## One network, one step
 
 The digits are 1,797 images of $8 \times 8$ pixels, kept as bytes and divided by 255 when they are used. Here
-is a training loop for one VAE, in full, with nothing but PyTorch. Each minibatch takes one draw of $z$ per
-image, averages the two terms over its images, and lets Adam (Kingma & Ba, 2014)
+is a training loop for one VAE, in full, in plain PyTorch. Each minibatch takes one draw of $z$ per
+image, averages the two terms over its images, and lets Adam ([Kingma & Ba, 2014](../book/references.md))
 take one step up the ELBO.
 """
 
@@ -305,9 +308,9 @@ print(f"average ELBO: from {values[0]:.0f} nats in the first epoch to {values[-1
 r"""
 ## Many at once
 
-An experiment of this book is never one network. It is a dozen values of $\sigma^2$, four learning rates,
-three seeds. Each of those networks is small, so small that most of the time goes into starting operations and
-not into doing them. So we train $M$ networks *in lock-step*: all take their first step together, then all
+An experiment of this book is never one network. It is four values of $\sigma^2$, four learning rates,
+three seeds. Each of those networks is small, and a good part of its time goes into starting operations rather
+than into doing them. So we train $M$ networks *in lock-step*: all take their first step together, then all
 their second.
 
 **Why that is the same.** Let $\theta_m$ be the parameters of member $m$ and $\mathcal L_m(\theta_m)$ its
@@ -317,10 +320,11 @@ $\theta_m$:
 $$ \frac{\partial}{\partial \theta_m} \sum_{j=1}^M \mathcal L_j(\theta_j) = \frac{\partial \mathcal L_m}{\partial \theta_m} . $$
 
 One `backward` through the sum yields every member's own gradient. And Adam works number by number: the step
-of a parameter depends on that parameter's gradients, past and present, and on the learning rate. So one
+of a parameter depends on that parameter's gradients, past and present, on the learning rate and on how many
+steps there were. So one
 optimiser over all of them, with a group for each learning rate, is $M$ optimisers.
 
-**How they are stacked.** The weight matrices of the $M$ members become one tensor with $M$ layers, and the
+**How they are stacked.** The weight matrices of the $M$ members become one tensor with $M$ slices, and the
 product with each becomes one batched product. `torch.func.functional_call` runs a module with parameters from
 elsewhere, and `vmap` runs it for each of the $M$.
 """
@@ -339,8 +343,9 @@ plots.show_source(Lockstep.step)
 # %% [markdown]
 r"""
 Where Adam does not learn a member's $\sigma^2$, `detach` keeps the gradient from it. An epoch draws for each member
-its own order and noise, and takes the steps. At its end it keeps the averages, sets $\sigma^2$ where the closed form
-is the rule, and looks for members that have diverged:
+its own order and noise, and takes the steps. (The noise is drawn for `CHUNK`, that is sixteen, minibatches at a time,
+so that it never fills the memory; `_replay` is the same step on a GPU.) At its end it keeps the averages, sets
+$\sigma^2$ where the closed form is the rule, and looks for members that have diverged:
 """
 
 # %%
@@ -354,8 +359,8 @@ plots.show_source(Lockstep._finish)
 
 # %% [markdown]
 r"""
-And this is what repeats it: checkpoints, a budget of time, an interrupt that waits for the end of the epoch,
-and nothing about VAEs.
+And this is what repeats it, with checkpoints, a budget of time, and an interrupt that waits for the end of the
+epoch.
 """
 
 # %%
@@ -363,8 +368,9 @@ plots.show_source(train)
 
 # %% [markdown]
 r"""
-**Check: M together is M separate.** Four members that differ in everything a member has, trained by the loop
-that you saw first, one after the other, and by the engine, together. Floating-point sums in another order
+**Check: M together is M separate.** Four members that differ in seed, learning rate, first $\sigma^2$ and
+$\beta$, trained by the loop that you saw first, one after the other, and by the engine, together. (Sixteen
+minibatches are one `CHUNK`, so both draw the same.) Floating-point sums in another order
 differ in their last digits, so we do not ask for equality but for $10^{-4}$ in every weight.
 """
 
@@ -403,13 +409,16 @@ names = [f"σ² = {member.sigma2}" for member in plan.members] + ["learned, Adam
 print(f"network {plan.network.keywords}, {plan.epochs} epochs of minibatches of {plan.batch_size}, Adam at {rate}")
 
 # %%
-ensemble = train(plan.network, pixels, members, plan.epochs, plan.batch_size)
+ensemble = train(plan.network, pixels, members, plan.epochs, plan.batch_size, snapshots=(40,))
 history = ensemble.history
-assert not ensemble.diverged.any()
+assert not ensemble.diverged.any() and (history["elbo"][-1] > history["elbo"][0]).all()
+rise = history["elbo"][-5:].mean(axis=0) - history["elbo"][-10:-5].mean(axis=0)
+assert rise[3] > 2 and rise[4] > 2
 
 # %%
 epochs = np.arange(1, plan.epochs + 1)
 steps = len(pixels) // plan.batch_size
+assert 0.8 < -np.log(history["sigma2"][-1, 4]) / (rate * steps * plan.epochs) < 1  # the dotted line below
 STYLES = [*zip(plots.COLOURS, [*plots.LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))], strict=True)]
 
 # %% mystnb={"image": {"alt": "ELBO of six members rising over sixty epochs; beside it learned variances: one falls slowly along a line, one at once"}}
@@ -430,10 +439,12 @@ _ = right.set(xlabel="epoch", ylabel="variance (pixel units squared)", ylim=(0.0
 
 # %% [markdown]
 r"""
-On the left every ELBO rises, and none has quite stopped. On the right the learned $\sigma^2$ (broken lines)
+On the left every ELBO rises; that of the smallest $\sigma^2$, and that of Adam's, still do so when we stop. On
+the right the learned $\sigma^2$ (broken lines)
 and the average squared error per pixel (thin lines). The closed form jumps to its error after each epoch.
-Adam's $\sigma^2$ comes down along a straight line on this logarithmic axis, and the dotted line says why:
-while a gradient keeps its sign, Adam's step is about one learning rate, whatever the size of the gradient. So
+Adam's $\sigma^2$ comes down nearly along a straight line on this logarithmic axis, and the dotted line says why:
+while a gradient keeps its sign and changes its size slowly, Adam's step is about one learning rate, whatever that
+size is. So
 in $t$ steps $\log \sigma^2$ moves by about $t$ learning rates, and from 1 to 0.01 it has 4.6 units to go. The paper
 does not say from which value it starts its learned $\sigma^2$; how long the way is depends on that and on the
 learning rate.
@@ -472,19 +483,25 @@ assert counts[0] < linear_counts[0] and counts[1] < linear_counts[1]
 assert all(e.elbo > spectrum.elbo(lam, 16, e.sigma2) for e in final)
 print("linear: active units of 16 by σ²:", linear_counts)
 print("the networks: fewer at 0.1 and at 0.05, all at 0.01 and at 0.001; the total KL rises all the way")
+earlier = (ensemble.snapshots[40]["variance_of_mean"] > collapse.ACTIVE).sum(axis=1)
+assert (earlier[:2] > counts[:2]).all()
+print("after 40 epochs the networks at 0.1 and at 0.05 used more units than at the end")
 
 # %%
 most_likely = ppca.max_log_likelihood(digits)[15]
 assert final[5].elbo > most_likely + 5
-print(f"every ELBO is above the linear one; with σ² learned, above pPCA's best log likelihood, {most_likely:.1f} nats")
+print("every ELBO is above the linear one of its σ²;")
+print(f"with σ² by closed form, above pPCA's best log likelihood too, {most_likely:.1f} nats")
 assert all(e.mutual_information < min(e.kl, np.log(e.count)) + 0.05 for e in final)
+assert min(e.mutual_information for e in final[2:4]) > np.log(final[0].count) - 0.1
 print(f"I(x; z) is below the KL, and at most log {final[0].count} = {np.log(final[0].count):.2f} nats")
 
 # %%
 sorted_kl = np.array([np.sort(e.kl_per_unit)[::-1] for e in fixed])
 predicted = np.array([spectrum.kl(lam[:16], e.sigma2) for e in fixed])
+assert (sorted_kl[:2, :4].sum(axis=1) > predicted[:2, :4].sum(axis=1)).all()
 
-# %% mystnb={"image": {"alt": "Sorted KL of sixteen units at four noise variances: networks use fewer units than the linear model, the leading ones for more"}}
+# %% mystnb={"image": {"alt": "Sorted KL of sixteen units at four noise variances: at the larger two, networks use fewer units than the linear model, the leading ones for more"}}
 fig, axes = plots.figure(1, 4, width=10, height=3.4, sharey=True)
 units = np.arange(1, 17)
 for ax, e, deep, linear, count in zip(axes, fixed, sorted_kl, predicted, linear_counts, strict=True):
@@ -498,16 +515,16 @@ _ = axes[0].legend(fontsize=8.5)
 # %% [markdown]
 r"""
 The smaller $\sigma^2$, the more units are in use, as in the linear model. But at the two larger $\sigma^2$
-the network gets by with fewer, and puts more into the leading ones. (By the test that follows, these two runs
-are near their end, so it is hardly for want of training. Presumably a curved decoder can lay out in one latent
+the network gets by with fewer, and puts more into the leading four. (It is hardly for want of training: the
+number falls as training goes on. Presumably a curved decoder can lay out in one latent
 what takes a linear one several.) The number of eigenvalues above $\sigma^2$ is a guide for deep networks, not a
 law. The dotted line stands after unit 16 where more eigenvalues than that exceed $\sigma^2$. In the table, the
-information about $x$ stops at the logarithm of the number of images: with the smaller $\sigma^2$ the code $z$
+information about $x$ stops at the logarithm of the number of images: with the two smaller $\sigma^2$ the code $z$
 tells each image from all others.
 
 ## A test that a converged VAE must pass
 
-When is such a run done? Two identities must hold by then, and any Gaussian VAE can measure whether they do.
+When is such a run done? Two identities must hold by then, and whether they do can be measured.
 
 **The scale of a latent.** Let the layer that puts out $m$ and $\log v$ be affine, and the first layer of the
 decoder too: $z \mapsto A z + c$. Take a latent $j$ and a number $\alpha > 0$, and change three things:
@@ -524,17 +541,17 @@ $c_j = \mathbb E[m_j^2 + v_j]$, which is the mean square of $z_j$, the objective
 $$ \Delta_j(\alpha) = -\frac\beta2 \big[ (\alpha^2 - 1)\, c_j - 2 \log \alpha \big],
 \qquad \frac{d \Delta_j}{d \log \alpha} \Big|_{\alpha = 1} = -\beta\, (c_j - 1) . $$
 
-This holds at *every* value of the parameters, trained or not. Where the objective is stationary in all of
-them, it is stationary along $\alpha$, so **$\mathbb E[m_j^2 + v_j] = 1$ for every unit**, collapsed or not;
-and then $\text{KL}_j = -\tfrac12 \mathbb E \log v_j$. In the linear VAE this was
-$\mathbb E m_i^2 + D_i = 1$ ([chapter 3](03_linear_vae.ipynb#equation-13), Eq. 13).
+This holds at *every* value of the parameters, trained or not. Let $\beta > 0$. Where the objective is stationary
+in all parameters, it is stationary along $\alpha$, so **$\mathbb E[m_j^2 + v_j] = 1$ for every unit**, collapsed
+or not; and then $\text{KL}_j = -\tfrac12 \mathbb E \log v_j$. In the linear VAE this was
+$\mathbb E m_i^2 + D_i = 1$ ([Exercise 2 of chapter 3](03_linear_vae.ipynb#exercises)).
 If $c_j \neq 1$, the best $\alpha$ is where the derivative
 $-\beta(\alpha^2 c_j - 1)$ vanishes, $\alpha^2 = 1/c_j$, and there is
 
 $$ \Delta_j = \frac\beta2 \big( c_j - 1 - \log c_j \big) \text{ nats} $$
 
-to be had for nothing. Two conditions hide in "any parameters": no weight decay, which would pull at $A$, and
-no part shared between latents that fixes their scale.
+to be had for nothing. Two conditions hide in "stationary in all parameters": no weight decay, which would pull at
+$A$, and no part shared between latents that fixes their scale.
 
 **The noise variance.** With $E = \mathbb E \lVert x - d(z) \rVert^2$ over data and draws, the part of the
 objective in which $\sigma^2$ occurs is $-\tfrac12 [n \log \sigma^2 + E / \sigma^2]$. Its derivative by
@@ -547,19 +564,24 @@ $$ \frac n2 \Big[ \log \frac{\sigma^2}{E / n} + \frac{E / n}{\sigma^2} - 1 \Big]
 
 which is the difference between the tuned ELBO and the ELBO in the paper's Table 1.
 
-**Check** of the derivative, on the network with random weights from the first section, with automatic
-derivatives:
+**Check.** The three changes are made to the weights of the small network of the first section, and the
+derivative is taken by automatic differentiation, at $\beta = 1$:
 """
 
 # %%
 log_alpha = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-mean, logvar = small.encode(x)
-z_nodes, weights = gauss_hermite(60)
-scaled_mean, scaled_logvar = mean * log_alpha.exp(), logvar + 2 * log_alpha
-scaled_z = scaled_mean[:, None] + (scaled_logvar / 2).exp()[:, None] * z_nodes
-squared_error = (x[:, None] - small.decode(scaled_z / log_alpha.exp())).square().sum(-1) @ weights
-kl = (scaled_mean.square() + scaled_logvar.expm1() - scaled_logvar).sum(1) / 2
+alpha, changed = log_alpha.exp(), dict(small.named_parameters())
+rows, biases = changed["encoder.2.weight"], changed["encoder.2.bias"]
+changed["encoder.2.weight"] = torch.cat([rows[:2] * alpha[:, None], rows[2:]])
+changed["encoder.2.bias"] = torch.cat([biases[:2] * alpha, biases[2:] + 2 * log_alpha])
+changed["decoder.0.weight"] = changed["decoder.0.weight"] / alpha
+
+# %%
+nodes, weights = gauss_hermite(60)
+pairs = x.repeat_interleave(len(nodes), 0), nodes.repeat(len(x), 1)
+squared_error, kl = (terms.reshape(len(x), -1) @ weights for terms in functional_call(small, changed, pairs))
 (slope,) = torch.autograd.grad(elbo(squared_error, kl, small.log_sigma2, 5).mean(), log_alpha)
+mean, logvar = small.encode(x)
 c = (mean.square() + logvar.exp()).mean(0).detach()
 assert torch.allclose(slope, 1 - c, rtol=1e-10)
 print("slopes:", slope.numpy().round(4), "| 1 - E[m² + v]:", (1 - c).numpy().round(4))
@@ -567,7 +589,8 @@ print("slopes:", slope.numpy().round(4), "| 1 - E[m² + v]:", (1 - c).numpy().ro
 # %% [markdown]
 r"""
 **The test on the live run.** For each member: the unit that is furthest off, what rescaling all units would
-gain, and what tuning $\sigma^2$ would gain.
+gain, and what tuning $\sigma^2$ would gain (for a member whose $\sigma^2$ is fixed, the last is no fault of the
+training).
 """
 
 
@@ -603,9 +626,10 @@ _ = ax.set_xticks(range(6), [name.replace("learned, ", "learned,\n") for name in
 
 # %% [markdown]
 r"""
-Sixty epochs are a demonstration and not a result. With $\sigma^2 = 0.1$ or $0.05$ the run is near its end by
-this test; with $\sigma^2 = 0.001$ it is far from it, and Adam's $\sigma^2$ is on its way. A run can pass and
-still not be done, since the test looks along $k + 1$ directions of very many. One that fails it is not done.
+Sixty epochs are a demonstration and not a result. With $\sigma^2 = 0.1$ or $0.05$ the run nearly passes the
+test; with $\sigma^2 = 0.001$ it is far from that, and Adam's $\sigma^2$ is on its way. A run can pass and
+still not be done, since the test looks along $k + 1$ directions of very many: the first two were still losing
+units. One that fails it is not done.
 The recorded runs of the coming chapters are read with this in hand.
 
 ## The linear limit
@@ -693,7 +717,7 @@ gaps = np.array([[best - linear_elbo(model, exact) for model in models[epoch]] f
 
 # %%
 for model, gap in zip(models[250], gaps[-1], strict=True):
-    assert 0 < gap < 0.01
+    assert 0 < gaps.min() and gap < 0.01
     assert abs(model.log_sigma2.exp().item() / sigma2_mle - 1) < 0.03
     columns = model.decoder[0].weight.detach().numpy()
     cosines = np.abs(moments.eigenvectors[:, :k].T @ (columns / np.linalg.norm(columns, axis=0)))
@@ -722,10 +746,10 @@ def saddle(log_sigma2):
 
 height = best - max(saddle(t) for t in np.linspace(-2, 0.5, 1001))
 stuck = (np.abs(gaps - height) < 0.005).sum(axis=0)
-assert height > 0.01 and stuck[0] <= 1 and stuck[2] >= 2 and stuck[3] >= 2
+assert height > 0.01 and max(stuck[:2]) <= 1 and min(stuck[2:]) >= 2
 print(f"the saddle lies {height:.4f} nats below the maximum")
 
-# %% mystnb={"image": {"alt": "Gap to the pPCA maximum falling to 0.003 nats; two members rest at the saddle's height before they go on"}}
+# %% mystnb={"image": {"alt": "Gap to the pPCA maximum falling to a few thousandths of a nat; two members rest at the saddle's height before they go on"}}
 fig, ax = plots.figure(width=7.6, height=3.8)
 labels = [f"seed {member.seed}, σ² by {member.sigma2_rule.replace('adam', 'Adam')}" for member in linear]
 for gap, label, (colour, line) in zip(gaps.T, labels, STYLES, strict=False):
@@ -742,7 +766,7 @@ r"""
 Seeds 0 and 1 go straight down. Seed 2, by either rule, first settles at the height of the saddle and stays
 near it for some fifty epochs before it has found the way out. A saddle costs time, and no more. At the end
 all hover a few thousandths of a nat below the maximum, because Adam with a fixed learning rate does not come to
-rest: its steps are as large at the end as at the start, and its gradients are those of a minibatch and one draw.
+rest: its steps do not shrink with the gradients, and these are those of a minibatch and one draw.
 
 What held the third seed up can be read from its columns. While it rests, the gap of
 [Eq. 26](05_theorem_1.ipynb#equation-26) between $\log p$ and the best ELBO of its $W$ is there; at the end it
@@ -772,8 +796,9 @@ nothing else. Adam divides the average of the gradients by the root of the avera
 $$ \frac{\bar g}{\sqrt{\overline{g^2}} + 10^{-8}} \;\longrightarrow\;
 \frac{\beta\, \bar g}{\beta \sqrt{\overline{g^2}} + 10^{-8}} , $$
 
-the same but for the $10^{-8}$. With the same seed the two must walk *the same path*: same KL, same squared
-error, epoch by epoch. The paper remarks that for suitable $\beta$ and learning rate the KL weight amounts to
+the same but for the $10^{-8}$, which is far below most of these roots. With the same seed the two should walk *the
+same path*: same KL, same squared error, epoch by epoch.
+The paper remarks that for suitable $\beta$ and learning rate the KL weight amounts to
 tuning $\sigma^2$. Under Adam the learning rate needs no change. Two pairs, live:
 """
 
@@ -844,16 +869,16 @@ print(
 r"""
 A checkpoint of other members, other data, another network or another batch size is refused.
 
-**The digits run out.** Parameters, gradients and Adam are in float32, whose relative spacing is about
+**Sums are rounded.** Parameters, gradients and Adam are in float32, whose relative spacing is about
 $10^{-7}$. That is enough for steps that carry noise anyhow, and not for sums over thousands of images and
-pixels. So averages over an epoch, and everything that `collapse.evaluate` reports, are summed in float64.
-(On a GPU, `precision="tf32"` or `"bfloat16"` makes the matrix products coarser and faster; parameters, sums
-and Adam stay.)
+pixels: from $2^{24}$ on, adding 1 changes nothing. So the minibatches of an epoch, and all that
+`collapse.evaluate` reports, are summed in float64. (`precision="tf32"`, on a GPU, or `"bfloat16"` makes the
+matrix products coarser and, on hardware built for it, faster; parameters, sums and Adam stay.)
 """
 
 # %%
 assert {p.dtype for p in whole.stack.parameters.values()} == {torch.float32}
-assert {values.dtype for values in whole.history.values()} == {np.dtype("float64")}
+assert np.float32(2**24) + np.float32(1) == np.float32(2**24)
 print(f"spacing of float32 at 1: {np.finfo(np.float32).eps:.1e}; of float64: {np.finfo(float).eps:.1e}")
 
 # %% [markdown]
@@ -870,7 +895,7 @@ python -m helpers.studies resume demo --out runs     # goes on from where it sto
 python -m helpers.studies show demo --out runs
 ```
 
-`--device cuda` trains on a GPU, `--budget 3600` stops in time to end within the hour, `--members 0:2` trains
+`--device cuda` trains on a GPU, `--budget 3600` stops the training within the hour, `--members 0:2` trains
 the first two members alone, and records of parts are joined. The studies there are:
 """
 
@@ -884,15 +909,15 @@ r"""
 
 - The code of the VAE is Eq. 4, term by term: checked against PyTorch's densities, a grid of $z$, random draws
   and finite differences.
-- Training many VAEs in lock-step is training each alone, to $10^{-4}$ in every weight; a diverging member
-  leaves the others alone, and a resumed run is the same to the last bit.
+- Training many VAEs in lock-step is training each alone, to $10^{-4}$ in every weight after 80 steps; a
+  diverging member leaves the others alone, and a resumed run is the same to the last bit.
 - On digits, the deep VAEs with $\sigma^2 = 0.1$ and $0.05$ use fewer units than the linear optimum; each reaches a
   higher ELBO than any linear VAE of its $\sigma^2$ and $k$; the smaller $\sigma^2$, the more KL.
 - At convergence $\mathbb E[m_j^2 + v_j] = 1$ for each unit and a learned $\sigma^2$ is the error per dimension.
   How far a run is from it can be said in nats.
 - A network without hidden layers reaches pPCA's maximum within 0.01 nats, with principal components as
-  columns; a start may rest at the saddle that chapter 5 describes.
-- Under Adam, $(\beta, \sigma^2)$ and $(1, \beta \sigma^2)$ walk the same path.
+  columns; a start may rest near a saddle that chapter 5 describes.
+- Under Adam, at a fixed $\sigma^2$, $(\beta, \sigma^2)$ and $(1, \beta \sigma^2)$ walk the same path.
 
 ## Exercises
 
@@ -913,8 +938,8 @@ with torch.no_grad():
     entry.weight /= alpha
 after = collapse.evaluate([images], model.encode, model.decode, before.sigma2)
 assert np.allclose(after.second_moment, 1, atol=1e-4) and np.isclose(after.sse, before.sse, rtol=1e-4)
-assert abs(after.elbo - before.elbo - left_on_the_table(before)) < 0.05
-print("E[m² + v] = 1 for all units; the ELBO rose by what was left on the table, to 0.05 nats")
+assert abs(after.elbo - before.elbo - left_on_the_table(before)) < 0.01
+print("E[m² + v] = 1 for all units; the ELBO rose by what was left on the table, to 0.01 nats")
 
 # %% [markdown]
 r"""
@@ -944,19 +969,21 @@ print("with the rate β η: the same weights to 1e-4; with the rate η: not")
 r"""
 **3. While β is below 1.** Train one member of the small network with `LinearAnnealing(10)` and one with
 $\beta = 1$, on the first 1,024 digits, at $\sigma^2 = 0.1$. Show from the history that the annealed objective
-is above the ELBO as long as $\beta < 1$, and that its KL first rises and then falls.
+is above the ELBO as long as $\beta < 1$ (the paper calls it a lower bound; see the
+[errata](../book/errata.md)), and that its KL first rises and then falls.
 """
 
 # %% tags=["hide-cell"]
-# The history holds the ELBO and the KL; the objective is the ELBO + (1 - β) KL.
+# The history holds the ELBO and the KL; the objective is the ELBO + (1 - β) KL. It holds β at the end of the epoch,
+# where it is largest, so what we compute is if anything too small.
 annealed = Member(sigma2=0.1, learning_rate=2e-3, beta=LinearAnnealing(10))
 plain = Member(sigma2=0.1, learning_rate=2e-3)
 run = train(build, pixels[:1024], [annealed, plain], epochs=14, batch_size=64)
 kl, beta = run.history["kl"][:, 0], run.history["beta"][:, 0]
 objective = run.history["elbo"][:, 0] + (1 - beta) * kl
 assert (objective[:9] > run.history["elbo"][:9, 0] + 0.1).all() and np.allclose(beta[10:], 1)
-assert kl[:9].max() > 2 * kl[-1] and kl[:9].max() > 2 * run.history["kl"][:, 1].max()
-print("annealed: the largest KL on the way is more than twice the last, and twice the largest without annealing")
+assert kl.max() > 2 * max(kl[0], kl[-1], run.history["kl"][:, 1].max())
+print("annealed: the largest KL is more than twice the first, the last, and the largest without annealing")
 
 # %% [markdown]
 r"""
@@ -967,7 +994,7 @@ The paper is [Lucas et al., 2019](../book/references.md). The VAE and its repara
 [Bowman et al., 2015](../book/references.md); the count of active units to
 [Burda et al., 2016](../book/references.md). That the noise variance has a closed form, and what it does to
 VAEs, is a subject of [Dai & Wipf, 2019](../book/references.md). Adam is due to
-Kingma & Ba, 2014 (arXiv:1412.6980).
+[Kingma & Ba, 2014](../book/references.md).
 
 ## Versions
 """

@@ -68,7 +68,7 @@ def elbo(squared_error, kl, log_sigma2, n, beta=1.0):
 
 
 def mlp(n=784, hidden=(1024, 512), k=200, activation=nn.ReLU, sigma2=1.0):
-    """The paper's MNIST network, n-1024-512-k-512-1024-n, with linear heads (Appendix D).
+    """The paper's MNIST network, n-1024-512-k-512-1024-n (Appendix D); ReLU and the linear heads are our choice.
 
     Parameters
     ----------
@@ -104,8 +104,7 @@ class Stack:
     ----------
     parameters : dict of str to tensor
         The leaves to train. Those of a ``Linear`` are kept as (M, in, out), the order in which batched matrix
-        products return their gradients: as (M, out, in) each would be transposed at every step, which on a CPU
-        takes a third of the time.
+        products return their gradients: as (M, out, in) each would be transposed and copied at every step.
     """
 
     def __init__(self, members, device="cpu"):
