@@ -1,5 +1,6 @@
 """The figures: white behind, legible in grey, honest about bad input; and the one that the reader moves."""
 
+import itertools
 import json
 import re
 import shutil
@@ -11,6 +12,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import lsq_linear
 
 from helpers import plots, ppca, spectrum
 from helpers.moments import Moments
@@ -184,3 +189,128 @@ def test_spectrum_explorer_says_what_the_package_computes(moments, tmp_path, log
     assert f"would {'fall' if learned < sigma2 else 'rise'}." in said
     assert f'aria-valuetext="beta {beta:.3g}: {alive} of {k} latents survive"' in dom
     assert "NaN" not in dom and "undefined" not in dom
+
+
+def history(**curves):
+    """A record that has a training history, each keyword (epochs, M), and nothing else."""
+    epochs = len(next(iter(curves.values())))
+    variables = {f"history_{name}": (("epoch", "member"), values) for name, values in curves.items()}
+    return xr.Dataset(variables, {"epoch": np.arange(1, epochs + 1)})
+
+
+def names_at(ax):
+    """Heights of the texts beside the axes, in the units of the vertical axis, by name."""
+    to_data = ax.transAxes + ax.transData.inverted()
+    return {text.get_text(): to_data.transform((0, text.get_position()[1]))[1] for text in ax.texts}
+
+
+def test_training_curves_draw_each_member_and_name_it_at_its_end():
+    t = np.arange(1, 101)
+    elbo = np.stack([10 - 500 / t**2, 30 - 500 / t**2, 50 - 500 / t**2], axis=1)
+    fig, ax = plots.figure()
+    plots.training_curves(ax, history(elbo=elbo, kl=-elbo), ["a", "b", "c"])
+    for line, values in zip(ax.lines, elbo.T, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([t, values], axis=1))
+    assert len({line.get_linestyle() for line in ax.lines}) == 3  # told apart in grey
+    assert [text.get_color() for text in ax.texts] == [line.get_color() for line in ax.lines]
+    assert names_at(ax) == pytest.approx(dict(zip("abc", elbo[-1], strict=True)), abs=1e-6)
+    low, high = ax.get_ylim()
+    assert elbo[0].max() < low < elbo[10:].min() and high > elbo.max()
+    fig.canvas.draw()
+    fig, ax = plots.figure()
+    plots.training_curves(ax, history(elbo=elbo, kl=-elbo), ["a", "b", "c"], quantity="kl")
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), -elbo[:, 1])
+
+
+def test_training_curves_that_end_together_are_named_one_above_the_other():
+    elbo = np.linspace([0.0, 10.0, 5.0], [100.0, 100.2, 40.0], 50)
+    fig, ax = plots.figure()
+    plots.training_curves(ax, history(elbo=elbo), ["low", "high", "far"])
+    heights = names_at(ax)
+    assert heights["far"] == pytest.approx(40.0)
+    assert heights["low"] < 100.0 and heights["high"] > 100.2
+    fig.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+
+
+def test_training_curves_of_members_that_diverged_or_leave_the_axes():
+    elbo = np.linspace([0.0, 0.0, 0.0, 0.0], [10.0, 20.0, -900.0, 30.0], 20)
+    elbo[10:, 0], elbo[:, 3] = np.nan, -np.inf
+    _, ax = plots.figure()
+    plots.training_curves(ax, history(elbo=elbo), ["stops", "goes on", "falls out", "never was"], ylim=(-50, 30))
+    assert names_at(ax) == pytest.approx({"stops": elbo[9, 0], "goes on": 20.0})
+    _, ax = plots.figure()
+    plots.training_curves(ax, history(elbo=elbo), ["stops", "goes on", "falls out", "never was"])
+    assert np.isfinite(ax.get_ylim()).all() and ax.get_ylim()[0] < -900
+
+
+@pytest.mark.parametrize("labels", [[], ["a"], ["a", "b", "c"]])
+def test_curves_reject_labels_that_do_not_fit(labels):
+    _, ax = plots.figure()
+    with pytest.raises(ValueError, match=f"there are {len(labels)} labels for 2 members"):
+        plots.training_curves(ax, history(elbo=np.zeros((5, 2))), labels)
+    with pytest.raises(ValueError, match=f"there are {len(labels)} labels for 2 members"):
+        plots.inactive_curves(ax, np.ones((2, 3)), labels)
+    with pytest.raises(ValueError, match="there are 7 labels for 7 members"):
+        plots.training_curves(ax, history(elbo=np.zeros((5, 7))), list("abcdefg"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.01, 0.3))
+def test_apart_moves_names_as_little_as_possible(heights, gap):
+    heights = np.array(heights)
+    moved = plots._apart(heights, gap)
+    order = np.argsort(heights, kind="stable")
+    assert (np.diff(moved[order]) >= gap - 1e-9).all()
+    # The same by bounded least squares: the lowest is free, each further one at least `gap` above the one before.
+    count = len(heights)
+    lower = np.r_[-np.inf, np.full(count - 1, gap)]
+    best = lsq_linear(np.tril(np.ones((count, count))), heights[order], (lower, np.inf), tol=1e-12)
+    assert ((moved - heights) ** 2).sum() <= 2 * best.cost + 1e-6
+
+
+def test_inactive_curves_are_the_shares_below_each_threshold():
+    kl = np.array([[0.0, 0.002, 0.5, 2.0], [0.3, 0.3, 1.0, 3.0]])
+    snapshot, predicted = kl + 0.1, np.full((2, 4), 0.7)
+    _, ax = plots.figure()
+    plots.inactive_curves(ax, kl, ["a", "b"], snapshot, predicted, earlier="epoch 8")
+    drawn = [line for line in ax.lines if len(line.get_xdata())]
+    for line, values in zip(drawn, [*kl, *snapshot, *predicted], strict=True):
+        thresholds, share = line.get_data()
+        np.testing.assert_array_equal(share, [(values < threshold).mean() for threshold in thresholds])
+        assert thresholds[0] == pytest.approx(1e-3) and share[-1] == 1
+    named = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert sorted(named) == sorted(["a", "b", "trained", "epoch 8", "linear optimum"])
+    assert ax.get_xscale() == "log"
+
+
+def test_inactive_curves_can_be_told_apart_in_grey():
+    kl = np.array([[0.0, 0.5], [0.0, 0.5]])  # two curves that coincide
+    _, ax = plots.figure()
+    plots.inactive_curves(ax, kl, ["a", "b"], snapshot=kl)
+    first, second, early, _ = (line for line in ax.lines if len(line.get_xdata()))
+    assert first.get_marker() != second.get_marker() and first.get_marker() == early.get_marker()
+    assert first.get_linestyle() != early.get_linestyle()
+    assert first.get_markerfacecolor() != early.get_markerfacecolor() == "white"
+    places = [set(range(line.get_markevery()[0], 561, line.get_markevery()[1])) for line in (first, second)]
+    assert not places[0] & places[1]
+    assert "trained" in [text.get_text() for text in ax.get_legend().get_texts()]
+    _, ax = plots.figure()
+    plots.inactive_curves(ax, kl, ["a", "b"])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kl": np.full((2, 3), np.nan)}, "kl contains NaN"),
+        ({"snapshot": np.ones((2, 4))}, "snapshot has shape"),
+        ({"predicted": np.ones((1, 3))}, "predicted has shape"),
+        ({"low": 0.0}, "low is 0.0"),
+    ],
+)
+def test_inactive_curves_reject_what_does_not_fit(options, message):
+    _, ax = plots.figure()
+    with pytest.raises(ValueError, match=message):
+        plots.inactive_curves(ax, **{"kl": np.ones((2, 3)), "labels": ["a", "b"], **options})

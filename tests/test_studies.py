@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import time
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import distributed
 import numpy as np
@@ -618,6 +620,18 @@ def test_blocks_in_one_process_take_turns(monkeypatch):
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:'helpers.studies' found in sys.modules")
+def test_what_the_command_submits_is_known_to_workers(tmp_path, monkeypatch, capsys):
+    def submit(function, *arguments, **options):
+        raise RuntimeError(f"{function.__module__} was submitted")
+
+    monkeypatch.setattr(distributed, "Client", lambda address: contextlib.nullcontext(SimpleNamespace(submit=submit)))
+    monkeypatch.setattr(sys, "argv", ["studies", "run", "demo", "--scheduler=tcp://127.0.0.1:9", f"--out={tmp_path}"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("helpers.studies", run_name="__main__")
+    assert capsys.readouterr().err == "error: helpers.studies was submitted\n"
 
 
 def test_no_scheduler_at_the_address(command, tmp_path, monkeypatch):
