@@ -52,6 +52,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from matplotlib import colormaps, ticker
 from scipy.integrate import solve_ivp
 
 from helpers import collapse, data, designs, experiments, plots, records, spectrum, studies, vae
@@ -361,20 +362,30 @@ def inactive(kl, level=LEVELS[1]):
     return (np.asarray(kl) < level).sum(axis=-1)
 
 
+# %%
+def draw_figure_5(axes, annealed, plain):
+    """Inactive units: annealed, at the snapshot and at the end; and at the end, annealed and not."""
+    names, epoch = [f"σ² = {s:g}" for s in annealed.set_sigma2.values], annealed.snapshot.values[0]
+    plots.inactive_curves(
+        axes[0], annealed.kl_per_unit, names, annealed.snapshot_kl_per_unit[0], earlier=f"epoch {epoch}"
+    )
+    axes[0].legend(fontsize=8.5, loc="upper left")
+    axes[0].set_title(f"annealed: at epoch {epoch} and at the end", fontsize=11)
+    plots.inactive_curves(axes[1], annealed.kl_per_unit, names, plain.kl_per_unit)
+    kinds = axes[1].get_legend_handles_labels()[0][-2:]
+    axes[1].legend(kinds, ["annealed", "not annealed"], fontsize=8.5, loc="lower right")
+    axes[1].set_title("at the end: annealed and not", fontsize=11)
+
+
 # %% mystnb={"image": {"alt": "Digits: KL rising and falling back under annealing; inactive curves at the snapshot below those at the end; the ends with and without annealing close"}} tags=["nbval-ignore-output"]
 fig, axes = plots.figure(1, 3, width=12.5, height=4)
-names = [f"σ² = {s:g}" for s in annealed.set_sigma2.values]
 three = [(annealed, "annealed", "-"), (plain, "β = 1", "--"), (held, "β = 0.8", ":")]
 for (part, name, line), colour in zip(three, plots.COLOURS, strict=False):
     axes[0].plot(live.epoch, part.history_kl.values[:, 0], line, color=colour, label=name)
 axes[0].axvline(snapshot, color="0.4", linewidth=0.8)
 axes[0].set(xlabel="epoch", ylabel="KL (nats per image)", ylim=(0, 14), title="σ² = 0.1")
 axes[0].legend()
-end_kl, early_kl = annealed.kl_per_unit.values, annealed.snapshot_kl_per_unit.values[0]
-plots.inactive_curves(axes[1], end_kl, names, early_kl, earlier=f"epoch {snapshot}")
-axes[1].set_title(f"annealed: at epoch {snapshot} and at the end")
-plots.inactive_curves(axes[2], end_kl, names, plain.kl_per_unit.values, earlier="not annealed")
-_ = axes[2].set_title("at the end: annealed and not")
+draw_figure_5(axes[1:], annealed, plain)
 
 # %% [markdown]
 r"""
@@ -398,18 +409,27 @@ def show_figure_5(annealed, plain):
 
 # %% tags=["nbval-ignore-output"]
 show_figure_5(annealed, plain)
-print(f"\nσ² = 0.1, inactive units (KL < {LEVELS[1]}) and KL at epoch {snapshot}, and at the end:")
+print(f"\nσ² = 0.1 at epoch {snapshot}, and at the end: units with KL < {LEVELS[0]}, KL < {LEVELS[1]}; KL")
 for part, name, _ in three:
-    now, then = part.snapshot_kl_per_unit.values[0, 0], part.kl_per_unit.values[0]
-    print(f"{name:10s} {inactive(now):4d} {now.sum():8.2f}   {inactive(then):10d} {then.sum():8.2f}")
+    ends = part.snapshot_kl_per_unit.values[0, 0], part.kl_per_unit.values[0]
+    texts = [f"{inactive(kl, LEVELS[0]):4d}, {inactive(kl, LEVELS[1])}; {kl.sum():.2f}" for kl in ends]
+    print(f"{name:10s}", *(f"{text:20s}" for text in texts))
 
 # %%
-early, end, without = (np.array([inactive(kl, e) for e in LEVELS]) for kl in (early_kl, end_kl, plain.kl_per_unit))
+early, end, early_without, without = (
+    np.array([inactive(kl, e) for e in LEVELS])
+    for part in (annealed, plain)
+    for kl in (part.snapshot_kl_per_unit.values[0], part.kl_per_unit.values)
+)
 assert (early[0, :2] < end[0, :2]).all() and (early[1, :2] <= end[1, :2]).all()
-print("σ² = 0.1 and 0.05: fewer inactive units at the snapshot than at the end")
+print("σ² = 0.1 and 0.05, annealed: fewer inactive units at the snapshot than at the end")
 assert (np.abs(annealed.elbo.values - plain.elbo.values) < 2.5).all() and (np.abs(end - without) <= 7).all()
-assert (end[1] < without[1]).all()
+assert end[1].sum() < without[1].sum()
 print("the end with and without annealing: ELBO within 2.5 nats, inactive units within 7 of 20, fewer if annealed")
+
+# %%
+assert early_without[0].sum() < without[0].sum() - 3
+print("also without annealing: fewer units below 0.01 nats at the snapshot than at the end")
 at_snapshot = [inactive(part.snapshot_kl_per_unit.values[0, 0]) for part, _, _ in three]
 assert at_snapshot[0] < min(at_snapshot[1:])
 print("σ² = 0.1 at the snapshot: fewer below 0.1 nats than with β held at 0.8, or at 1, for as many epochs")
@@ -436,11 +456,8 @@ remain, and less than half a nat.
 
 # %%
 def of_mnist(*names):
-    """MNIST records of some studies, all of one profile, or None.
-
-    With "quick" the largest that all have; otherwise of the profile asked for, trained here where they are missing.
-    """
-    if profile != "quick":
+    """MNIST records of some studies, of one profile: with "quick" the largest that all have, or None."""
+    if profile != "quick":  # then that one, trained here where it is missing
         return [studies.obtain(name, profile) for name in names]
     for size in ("paper", "laptop"):
         found = [records.recorded(name, size) for name in names]
@@ -471,14 +488,9 @@ else:
 if figure5 is None:
     print(missing("mnist-annealed"))
 else:
-    up, one = figure5
-    fig, (left, right) = plots.figure(1, 2, width=11, height=4.4)
-    names, epoch = [f"σ² = {s:g}" for s in up.set_sigma2.values], up.snapshot.values[0]
-    plots.inactive_curves(left, up.kl_per_unit, names, up.snapshot_kl_per_unit[0], earlier=f"epoch {epoch}")
-    left.set_title(f"Figure 5: annealed, at epoch {epoch} and at the end")
-    plots.inactive_curves(right, up.kl_per_unit, names, one.kl_per_unit, earlier="not annealed")
-    right.set_title("at the end: annealed and not")
-    _ = fig.suptitle(records.label(up), fontsize=9.5)
+    fig, axes = plots.figure(1, 2, width=11, height=4.4)
+    draw_figure_5(axes, *figure5)
+    _ = fig.suptitle("Figure 5: " + records.label(figure5[0]), fontsize=9.5)
 
 # %% [markdown]
 r"""
@@ -548,14 +560,13 @@ for each seed: what the smaller $\sigma^2$ brings, what the KL costs, and what r
 # %%
 def show_account(annealed, plain, n):
     """Print where each member of two records ends, and what makes the difference of their ELBOs."""
-    print("seed    σ²: annealed, not   inactive (KL < 0.01; < 0.1)   brings   KL costs   remains, of ELBO")
+    print("seed   σ²: annealed, not    inactive   σ² brings   KL costs   ELBO: annealed, not   (inactive: KL < 0.1)")
     for m, seed in enumerate(plain.set_seed.values):
         up, one = annealed.isel(member=m), plain.isel(member=m)
         brings = n / 2 * np.log(float(one.tuned_sigma2 / up.tuned_sigma2))
-        costs, elbo = float(up.kl - one.kl), float(one.tuned_elbo)
-        counts = [f"{inactive(up.kl_per_unit, e)}, {inactive(one.kl_per_unit, e)}" for e in LEVELS]
-        print(f"{seed:4d} {up.sigma2.values:12.5f} {one.sigma2.values:9.5f}   {counts[0]:>12s}; {counts[1]:9s}", end="")
-        print(f"{brings:14.1f} {costs:10.1f} {brings - costs:8.1f}, {elbo:.1f}")
+        row = [up.sigma2.item(), one.sigma2.item(), inactive(up.kl_per_unit), inactive(one.kl_per_unit), brings]
+        row += [float(up.kl - one.kl), up.elbo.item(), one.elbo.item()]
+        print(f"{seed:4d}" + "{:12.5f} {:8.5f} {:6d} {:4d} {:11.1f} {:10.1f} {:14.1f} {:8.1f}".format(*row))
 
 
 # %% tags=["nbval-ignore-output"]
@@ -587,7 +598,7 @@ def draw_thresholds(ax, record, lam, k):
     ax.axhspan(lam[k - 1], lam[0], color="0.88")
     ax.text(record.epoch[-1], lam[0], f"$\\lambda_1$ to $\\lambda_{{{k}}}$", ha="right", va="top", fontsize=9)
     values = (record.history_beta * record.history_sigma2).values
-    colours = plots.plt.get_cmap(plots.HEIGHT)(np.linspace(0, 0.88, len(np.unique(record.set_sigma2))))
+    colours = colormaps[plots.HEIGHT](np.linspace(0, 0.88, len(np.unique(record.set_sigma2))))
     for s, colour in zip(np.unique(record.set_sigma2), colours, strict=True):
         for line, mask in (("-", is_annealed(record)), ("--", ~is_annealed(record))):
             chosen = mask & (record.set_sigma2.values == s)
@@ -611,19 +622,28 @@ def draw_ends(axes, record, n):
     axes[0].set(xlabel="σ² starts at", ylabel="ELBO at the end (nats per image)")
     axes[0].legend()
     equal_elbo(axes[1], n)
-    axes[1].set(xlabel="error per pixel E/n, the best σ²", ylabel="KL at the end (nats per image)")
 
 
+# %%
 def equal_elbo(ax, n):
-    """Lines of equal ELBO at the best sigma2, behind what is drawn."""
+    """Axes and lines of equal ELBO for a plane of KL against the best sigma2, behind what is drawn."""
     (low, high), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    s = np.geomspace(low, high, 50)
+    s = np.geomspace(low, high, 200)
     full = -n / 2 * (np.log(2 * np.pi * s) + 1)  # the ELBO plus the KL
-    for value in plots.plt.MaxNLocator(9).tick_values(full[-1] - top, full[0] - bottom):
+    for value in ticker.MaxNLocator(10).tick_values(full[-1] - top, full[0] - bottom):
         ax.plot(s, full - value, color="0.75", linewidth=0.8, zorder=0)
-        if bottom < full[25] - value < top:
-            ax.text(s[25], full[25] - value, f"{value:g}", color="0.35", fontsize=8, ha="center", va="center")
-    ax.set(xlim=(low, high), ylim=(bottom, top))
+        seen = np.flatnonzero((full - value > bottom) & (full - value < top))
+        if seen.size > 20:
+            at = seen[seen.size // 2]
+            ax.text(
+                s[at], full[at] - value, f"{value:g}", color="0.3", fontsize=8, ha="center", backgroundcolor="white"
+            )
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+    ax.set(
+        xlim=(low, high), ylim=(bottom, top), xlabel="error per pixel E/n, the best σ²", ylabel="KL (nats per image)"
+    )
 
 
 # %% mystnb={"image": {"alt": "Digits: threshold βσ² over the epochs for four starts; final ELBO falling with the start; KL against error per pixel over lines of equal ELBO"}} tags=["nbval-ignore-output"]
@@ -693,6 +713,7 @@ def by_seed(record, mask):
     return part.isel(member=np.argsort(part.set_seed.values, kind="stable"))
 
 
+# %%
 pairs = []
 if figure6 is not None:
     pairs.append((ways6["annealed"], ways6["β = 1"]))

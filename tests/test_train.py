@@ -244,8 +244,8 @@ def test_learned_noise_variance_is_sse_over_n(linear):
 
 def test_beta_at_sigma2_is_the_elbo_at_beta_sigma2():
     """The gradients differ by the factor beta, which Adam does not see."""
-    members = [Member(seed=1, sigma2=0.4, beta=0.25), Member(seed=1, sigma2=0.1), Member(seed=1, sigma2=0.4)]
-    members += [Member(seed=2, sigma2=0.05, beta=3.0), Member(seed=2, sigma2=0.15), Member(seed=2, sigma2=0.05)]
+    members = [Member(seed=3, sigma2=0.4, beta=0.25), Member(seed=3, sigma2=0.1), Member(seed=3, sigma2=0.4)]
+    members += [Member(seed=4, sigma2=0.05, beta=3.0), Member(seed=4, sigma2=0.15), Member(seed=4, sigma2=0.05)]
     result = run(members, 8, x=DIGITS, batch_size=120)  # 112 steps
     found = state(result)
     for i in (0, 3):
