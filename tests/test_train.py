@@ -27,7 +27,8 @@ from helpers.moments import Moments
 from helpers.train import LinearAnnealing, Member
 
 DIGITS = data.digits_bytes()
-NETWORK = partial(vae.mlp, n=64, hidden=(24,), k=3)
+# Smooth, as at a ReLU's kink two paths that differ by rounding part for good.
+NETWORK = partial(vae.mlp, n=64, hidden=(24,), k=3, activation=nn.Tanh)
 DIGEST_ERROR = "is damaged|is no readable checkpoint"
 
 
@@ -252,7 +253,7 @@ def test_beta_at_sigma2_is_the_elbo_at_beta_sigma2():
         for name in ("sse", "kl"):
             one, same, other = found[name][:, i : i + 3].T
             np.testing.assert_allclose(one, same, rtol=1e-3)
-            assert abs(one[-1] / other[-1] - 1) > 0.05
+            assert abs(one[-1] / other[-1] - 1) > 0.01
         for name in (name for name in found if name.startswith("parameter/") and "sigma2" not in name):
             one, same, other = found[name][i : i + 3]
             assert np.linalg.norm(one - same) < 1e-3 * np.linalg.norm(same), name
@@ -484,7 +485,7 @@ def bare(width):
         ("members", {"members": MIXED[:1]}),
         ("members", {"members": MIXED[1::-1]}),
         ("network", {"build": partial(NETWORK, hidden=(23,))}),
-        ("network", {"build": partial(NETWORK, activation=nn.Tanh)}),
+        ("network", {"build": partial(NETWORK, activation=nn.ReLU)}),
         ("parameters", {"first": partial(bare, 2), "build": partial(bare, 3)}),
         ("data", {"x": DIGITS[599::-1]}),
         ("data", {"x": DIGITS[:599]}),
@@ -598,6 +599,7 @@ def test_divergence_is_a_members_own(bad, harmless, epoch, tmp_path):
     for name, p in found.stack.parameters.items():
         kept = last_finite[f"parameter/{name}"]
         np.testing.assert_array_equal(p[1].detach(), kept[1] if epoch > 1 else kept)
+    assert all(np.isfinite(values).all() for name, values in state(found).items() if "/" in name)
 
 
 def initial(member):
@@ -608,8 +610,9 @@ def initial(member):
 def test_snapshots_of_a_member_beyond_float32_are_nan():
     """After the one step of an epoch the parameters are still finite, and what the network makes of them is not."""
     members = [Member(learning_rate=1e20), Member()]
-    result = run(members, 1, batch_size=600, snapshots=[1])
-    expected = run([replace(members[0], learning_rate=1e-3), members[1]], 1, batch_size=600, snapshots=[1])
+    options = {"batch_size": 600, "snapshots": [1], "build": partial(NETWORK, activation=nn.ReLU)}
+    result = run(members, 1, **options)
+    expected = run([replace(members[0], learning_rate=1e-3), members[1]], 1, **options)
     for name, values in result.snapshots[1].items():
         assert np.isnan(values[0]).all()
         np.testing.assert_array_equal(values[1], expected.snapshots[1][name][1])
