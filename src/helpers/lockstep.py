@@ -5,6 +5,8 @@ trained one after the other would do M small ones.
 """
 
 import contextlib
+import ctypes
+import sys
 
 import numpy as np
 import torch
@@ -39,6 +41,8 @@ class Lockstep:
         self.graph, self.warm_up = None, 3
         self.last_finite = {name: p.detach().clone() for name, p in run.stack.parameters.items()}
         self._make_optimizer()
+        if self.device.type == "cpu":
+            _keep_freed_memory()
 
     def _make_optimizer(self):
         """Torch's Adam, a group per learning rate, on views of the stacked parameters and of its own averages."""
@@ -151,3 +155,12 @@ def _products_in(precision):
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _keep_freed_memory():
+    """Have glibc's malloc keep what is freed: each step asks for the same large blocks, and fresh pages are slow."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library than glibc
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at the largest value it takes
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

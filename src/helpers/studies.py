@@ -17,15 +17,6 @@ from helpers import experiments, records
 from helpers.designs import STUDIES, find
 from helpers.lockstep import PRECISIONS
 
-# The environment of each process of `--processes`: one thread, and a malloc (glibc's) that keeps what is freed. By
-# default dask has it give all back at once, and a training step then spends half its time on fetching pages anew.
-WORKERS = {
-    "OMP_NUM_THREADS": 1,
-    "MALLOC_ARENA_MAX": 1,
-    "MALLOC_MMAP_THRESHOLD_": 2**25,
-    "MALLOC_TRIM_THRESHOLD_": 2**32,
-}
-
 
 def members_from(text, count):
     """The members that "a:b" names, a range: a to b - 1, of 0 to `count` - 1; either end may be left out."""
@@ -266,11 +257,9 @@ def _run(options):
     if spread:
         with contextlib.ExitStack() as stack:
             if options.processes:
-                import dask
                 from distributed import LocalCluster
 
-                with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKERS}):
-                    cluster = LocalCluster(n_workers=options.processes, threads_per_worker=1, dashboard_address=None)
+                cluster = LocalCluster(n_workers=options.processes, threads_per_worker=1, dashboard_address=None)
                 spread = stack.enter_context(cluster).scheduler_address
             run_distributed(study, profile, blocks, spread, save, options.device, out.absolute(), options.precision)
     elif blocks:
