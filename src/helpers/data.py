@@ -255,10 +255,10 @@ def record_mnist_moments(folder):
         }
         if which == "subset":
             arrays |= {"indices": indices.astype(np.uint16), "seed": np.int64(SUBSET["seed"])}
-        _write_npz(Path(folder) / MOMENT_RECORDS[which], arrays)
+        write_npz(Path(folder) / MOMENT_RECORDS[which], arrays)
 
 
-def _write_npz(path, arrays):
+def write_npz(path, arrays):
     """Written beside its place and moved there, so that a reader never meets half a file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

@@ -3,6 +3,8 @@
 A study is a question with up to three plans: "quick" on bundled data, "laptop" on a CPU, "paper" at the paper's
 scale on a GPU. The paper leaves open the batch size, the activation, the grid of learning rates and where a learned
 noise variance starts; what stands here is our choice, and the mnist-sensitivity and mnist-sigma-init studies vary it.
+On faces a learned noise variance is set to its best value after every epoch: Adam moves log sigma2 by about one
+learning rate a step, and with so few faces the steps would not suffice to bring it down.
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +24,9 @@ SEEDS = (1, 2, 3)
 GRID = ("mnist-fixed", "mnist-annealed", "mnist-learned")
 DIGITS = partial(vae.mlp, n=64, hidden=(128, 64), k=40)
 MNIST = partial(vae.mlp, n=784, hidden=(1024, 512), k=200)
+PATCHES = partial(vae.conv, size=64, channels=(3, 8, 16, 32), dense=64, k=64)
+FACES = partial(vae.conv, size=64, channels=(3, 32, 32, 64, 64), dense=256, k=500)
+FACE_RATES = (1e-4, 3e-4, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,9 @@ def _annealed(rates, annealing):
     return tuple(replace(member, beta=LinearAnnealing(annealing)) for member in _fixed(rates, annealing))
 
 
-def _learned(rates, annealing, starts=(1.0,)):
+def _learned(rates, annealing, starts=(1.0,), rule="adam"):
     betas = (1.0, LinearAnnealing(annealing))
-    return tuple(Member(0, rate, start, "adam", beta) for beta in betas for start in starts for rate in rates)
+    return tuple(Member(0, rate, start, rule, beta) for beta in betas for start in starts for rate in rates)
 
 
 def _three_plans(members, early):
@@ -87,17 +92,43 @@ def _three_plans(members, early):
     }
 
 
-def _seeds():
+def _faces_plans(members):
+    """Plans on faces, for quick on patches of photographs. They are few and the steps with them, so all is shorter."""
+
+    def plan(data, network, rates, annealing, epochs, batch_size, precision):
+        snapshots = (round(0.8 * annealing),)
+        shown = tuple(range(8))
+        return Plan(data, network, members(rates, annealing), epochs, batch_size, snapshots, precision, shown)
+
+    return {
+        "quick": plan("patches", PATCHES, (2e-3,), 8, 20, 16, "float32"),
+        "laptop": plan("faces", FACES, (1e-3,), 4, 10, 64, "bfloat16"),
+        "paper": plan("faces", FACES, FACE_RATES, 10, 30, 128, "tf32"),
+    }
+
+
+def _best_members(study, seeds, follower):
+    """Members of a study's paper plan, of each configuration that with the best learning rate, with other seeds."""
+    record = records.recorded(study, "paper")
+    if record is None:
+        raise ValueError(f"{follower} follows {study}, profile paper, which has no record yet; run and record it")
+    members = find(study, "paper").members
+    chosen = [members[m] for m in record.member.values[best(record)]]
+    return tuple(replace(member, seed=seed) for member in chosen for seed in seeds)
+
+
+def _mnist_seeds():
     """The best learning rate of every configuration, with other seeds."""
-    members = []
-    for study in GRID:
-        record = records.recorded(study, "paper")
-        if record is None:
-            raise ValueError(f"mnist-seeds follows {study}, profile paper, which has no record yet; run and record it")
-        plan = find(study, "paper")
-        chosen = [plan.members[m] for m in record.member.values[best(record)]]
-        members += [replace(member, seed=seed) for member in chosen for seed in SEEDS]
-    return replace(plan, members=tuple(members))
+    members = [member for study in GRID for member in _best_members(study, SEEDS, "mnist-seeds")]
+    return replace(find(GRID[-1], "paper"), members=tuple(members))
+
+
+def _longer(study):
+    """The best learning rate of every configuration on faces, for more epochs, with two seeds."""
+    members = _best_members(study, SEEDS[:2], f"{study}-longer")
+    betas = [LinearAnnealing(33) if callable(member.beta) else member.beta for member in members]
+    members = tuple(replace(member, beta=beta) for member, beta in zip(members, betas, strict=True))
+    return replace(find(study, "paper"), members=members, epochs=100, snapshots=(27,))
 
 
 def _starts():
@@ -146,6 +177,18 @@ STUDIES = {
     "mnist-annealed": Study("Figure 5: the same, with beta from 0 to 1", _three_plans(_annealed, 0.8)),
     "mnist-learned": Study("Figure 6: noise variance learned, with and without annealing", _three_plans(_learned, 0.8)),
 }
-STUDIES["mnist-seeds"] = Study("Figures 3 to 6, Table 1: three more seeds at the best learning rate", {"paper": _seeds})
+STUDIES["mnist-seeds"] = Study(
+    "Figures 3 to 6, Table 1: three more seeds at the best learning rate", {"paper": _mnist_seeds}
+)
 STUDIES["mnist-sigma-init"] = Study("Figure 6: where a learned noise variance starts", _starts())
 STUDIES |= _sensitivity()
+STUDIES["faces-learned"] = Study(
+    "Figures 7, 8, 10 and 11: convolutional VAEs on faces, noise variance learned, with and without annealing",
+    _faces_plans(partial(_learned, rule="closed form")),
+)
+STUDIES["faces-fixed"] = Study("Figure 9: the same with fixed noise variances", _faces_plans(_fixed))
+for _study in ("faces-learned", "faces-fixed"):
+    STUDIES[f"{_study}-longer"] = Study(
+        f"{STUDIES[_study].title.split(':')[0]}: longer, at the best learning rate, two seeds",
+        {"paper": partial(_longer, _study)},
+    )

@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
-from helpers import collapse, data, records
+from helpers import celeba, collapse, data, pictures, records
 from helpers.train import scaled, train
 
 
@@ -34,6 +34,8 @@ DATA = {
     "digits-dequantised": lambda: _dequantised((data.digits() * 16).astype(np.float32), 17),
     "mnist": _mnist,
     "mnist-dequantised": lambda: _dequantised(_mnist(), 256),
+    "patches": lambda: data.patches(64, 512),
+    "faces": celeba.faces,
 }
 
 
@@ -53,6 +55,9 @@ class Plan:
     snapshots : tuple of int
         Epochs with the statistics of every unit; those at the end are always taken.
     precision : str
+    pictures : tuple of int
+        Positions of images in the data that the record shows reconstructed, the first three also as the corners of a
+        plane of the latent space; none by default.
     """
 
     data: str
@@ -62,12 +67,13 @@ class Plan:
     batch_size: int = 128
     snapshots: tuple = ()
     precision: str = "float32"
+    pictures: tuple = ()
 
     def settings(self):
         """The plan as plain values, for records."""
         network = {"name": self.network.func.__name__, **self.network.keywords}
         network = {key: getattr(value, "__name__", value) for key, value in network.items()}
-        names = ("data", "epochs", "batch_size", "snapshots")
+        names = ("data", "epochs", "batch_size", "snapshots", "pictures")
         settings = {"network": network, **{name: getattr(self, name) for name in names}}
         return json.loads(json.dumps(settings))  # as a record gives them back, lists for tuples
 
@@ -139,10 +145,13 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
         "samples_per_second": round(samples / result.seconds),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return records.seal(_dataset(result, evaluations, members), study, profile, [part]), result
+    record = _dataset(result, evaluations, members)
+    if plan.pictures:
+        record = record.assign(_pictures(result.stack, x[list(plan.pictures)], device))
+    return records.seal(record, study, profile, [part]), result
 
 
-FINAL = ("elbo", "sse", "kl", "sigma2", "tuned_elbo", "tuned_sigma2", "mutual_information", "active_units")
+FINAL = ("elbo", "sse", "kl", "sigma2", "tuned_elbo", "tuned_sigma2", "mutual_information", "active_units", "count")
 UNITS = ("kl_per_unit", "variance_of_mean", "second_moment", "quantile")
 
 
@@ -156,6 +165,19 @@ def _evaluate(model, x, device):
         k = model.encode(scaled(torch.tensor(x[:1], device=device)))[0].shape[1]
         return dict.fromkeys(FINAL, np.nan) | dict.fromkeys(UNITS, np.full(k, np.nan))
     return {name: getattr(found, name) for name in FINAL + UNITS}
+
+
+@torch.no_grad()
+def _pictures(stack, x, device):
+    """Figures 10 and 11 of every member: variables for the record."""
+    images, models = scaled(torch.tensor(x, device=device)), [stack.member(m) for m in range(len(stack))]
+    one, many = ("height", "width", "colour"), [pictures.reconstruct(model, images) for model in models]
+    planes = [pictures.latent_plane(model, images[:3]) for model in models]
+    return {
+        "original": (("image", *one), pictures.to_record(images)),
+        "reconstructed": (("member", "image", *one), pictures.to_record(torch.stack(many))),
+        "plane": (("member", "row", "column", *one), pictures.to_record(torch.stack(planes))),
+    }
 
 
 @np.errstate(over="ignore")  # a history that grows beyond float32 is stored as infinity

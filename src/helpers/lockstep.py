@@ -98,7 +98,8 @@ class Lockstep:
         # The members share nothing, so the gradient of the sum is each one's own.
         gradients = torch.autograd.grad(-objective.sum(), list(parameters.values()))
         for views, gradient in zip(self.views, gradients, strict=True):
-            for view, part in zip(views, gradient.unbind(), strict=True):
+            # Fused Adam takes a gradient to lie in memory as its parameter does; those of convolutions may not.
+            for view, part in zip(views, gradient.contiguous().unbind(), strict=True):
                 view.grad = part
         self.optimizer.step()
         with torch.no_grad():

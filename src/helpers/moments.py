@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, eigvalsh
 
 from helpers._validation import finite_array, integer
 
@@ -133,3 +133,33 @@ class Moments:
     def eigenvectors(self):
         """Orthonormal eigenvectors (n, n) as columns, in the order of `eigenvalues`."""
         return self._eigenpairs[1]
+
+
+def covariance_eigenvalues(x):
+    """Eigenvalues of the 1/N covariance of samples, where n is too large for its eigenvectors, or to keep it at all.
+
+    With fewer samples than dimensions they are found from the N x N matrix of the inner products of the centred
+    samples, which has the same eigenvalues other than 0.
+
+    Parameters
+    ----------
+    x : (N, n) array_like
+        Integers and float32 are summed in float64.
+
+    Returns
+    -------
+    (n,) ndarray
+        Descending; none below 0, as rounding would have some be.
+    """
+    x = np.asarray(x)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"x has shape {x.shape}; expected (N, n) with at least one sample and one dimension")
+    count, n = x.shape
+    if count < n:
+        deviations = finite_array("x", x, (count, n))
+        deviations -= deviations.mean(axis=0)
+        products = deviations @ deviations.T / count
+    else:
+        products = Moments.from_samples(x).covariance
+    found = eigvalsh(products, overwrite_a=True)[::-1]
+    return np.pad(np.maximum(found, 0.0), (0, n - found.size))

@@ -125,7 +125,7 @@ def merge(records):
     members = np.concatenate([record.member.values for record in records])
     if len(set(members.tolist())) < len(members):
         raise ValueError(f"records share members: they have {sorted(members.tolist())}")
-    merged = xr.concat(records, "member", data_vars="all", coords="minimal", compat="override", join="exact")
+    merged = xr.concat(records, "member", data_vars="minimal", coords="minimal", compat="override", join="exact")
     return seal(merged, sources["study"][0], sources["profile"][0], part_list)
 
 

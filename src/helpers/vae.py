@@ -91,8 +91,65 @@ def mlp(n=784, hidden=(1024, 512), k=200, activation=nn.ReLU, sigma2=1.0):
     return VAE(network(n, *hidden, 2 * k), network(k, *reversed(hidden), n), sigma2)
 
 
+class Permute(nn.Module):
+    """Reorders the dimensions of what passes through, without copying it."""
+
+    def __init__(self, *order):
+        super().__init__()
+        self.order = order
+
+    def forward(self, x):
+        return x.permute(self.order)
+
+    def extra_repr(self):
+        return str(self.order)
+
+
+def conv(size=64, channels=(3, 32, 32, 64, 64), dense=256, k=500, activation=nn.ReLU, sigma2=1.0):
+    """The paper's network for faces, of Higgins et al. (2016): convolutions, a dense layer, and all of it mirrored.
+
+    Every convolution has a kernel of 4 x 4 and a stride of 2, and halves height and width; those of the decoder
+    double them again. Images are (B, size, size, channels[0]), colours last. For the convolutions the colours come
+    first, but in memory they stay last, in which order convolutions are fastest on a CPU.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of an image, a multiple of 2 to the number of convolutions.
+    channels : tuple of int
+        Of the image, then of what each convolution of the encoder makes; the decoder has them in reverse.
+    dense : int
+        Width of the layer between the convolutions and z.
+    k, activation, sigma2
+        As in `mlp`.
+    """
+    k, dense = integer("k", k, 1, 2**31), integer("dense", dense, 1, 2**31)
+    channels = [integer("channels", c, 1, 2**31) for c in channels]
+    side, rest = divmod(integer("size", size, 1, 2**31), 2 ** (len(channels) - 1))
+    if rest or len(channels) < 2:
+        raise ValueError(
+            f"size is {size} and channels {tuple(channels)}; expected an image's channels, then those of at least one "
+            "convolution, each of which halves the size"
+        )
+    flat = side * side * channels[-1]
+    settings = {"kernel_size": 4, "stride": 2, "padding": 1}
+    down = [(nn.Conv2d(a, b, **settings), activation()) for a, b in itertools.pairwise(channels)]
+    up = [(activation(), nn.ConvTranspose2d(a, b, **settings)) for a, b in itertools.pairwise(channels[::-1])]
+    first, last = Permute(0, 3, 1, 2), Permute(0, 2, 3, 1)
+    encoder = (first, *itertools.chain(*down), last, nn.Flatten(), nn.Linear(flat, dense), activation())
+    decoder = (nn.Linear(k, dense), activation(), nn.Linear(dense, flat), nn.Unflatten(1, (side, side, channels[-1])))
+    return VAE(
+        nn.Sequential(*encoder, nn.Linear(dense, 2 * k)),
+        nn.Sequential(*decoder, first, *itertools.chain(*up), last),
+        sigma2,
+    )
+
+
 class Stack:
     """M networks of one architecture, evaluated together: each parameter is one tensor (M, ...).
+
+    Networks of ``Linear`` layers are evaluated as one, their products batched. Convolutions take their turns, member
+    after member: as one they would be a convolution in M groups, which on CPU and GPU is slower than M of them.
 
     Parameters
     ----------
@@ -115,6 +172,7 @@ class Stack:
         self.parameters = {
             name: self._turned(p.detach()).contiguous().to(device).requires_grad_() for name, p in parameters.items()
         }
+        self.batched = all(p.ndim < 4 for p in self.parameters.values())
 
     @staticmethod
     def _turned(p):
@@ -126,7 +184,14 @@ class Stack:
     def __call__(self, *inputs):
         """The modules' `forward`, each with its own part of the `inputs`, (M, ...) each."""
         turned = {name: self._turned(p) for name, p in self.parameters.items()}
-        return vmap(lambda parameters, *x: functional_call(self.module, parameters, x))(turned, *inputs)
+        if self.batched:
+            return vmap(lambda parameters, *x: functional_call(self.module, parameters, x))(turned, *inputs)
+        members = zip(*(p.unbind() for p in turned.values()), strict=True)
+        outputs = [
+            functional_call(self.module, dict(zip(turned, parameters, strict=True)), tuple(x))
+            for parameters, *x in zip(members, *inputs, strict=True)
+        ]
+        return tuple(map(torch.stack, zip(*outputs, strict=True)))
 
     def member(self, m):
         """Member m as an ordinary module of its own, a copy."""
