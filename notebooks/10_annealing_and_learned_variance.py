@@ -354,11 +354,6 @@ assert not live.diverged.any()
 
 
 # %%
-def is_annealed(record):
-    """Which members of a record had beta rising, (M,) bool."""
-    return np.array([str(beta).startswith("LinearAnnealing") for beta in record.set_beta.values])
-
-
 def select(record, mask):
     """The members of a record where `mask` (M,) is true, the largest sigma2 first."""
     part = record.isel(member=np.flatnonzero(mask))
@@ -368,7 +363,7 @@ def select(record, mask):
 # %%
 with_fixed = live.set_sigma2_rule.values == "fixed"
 annealed, plain = (
-    select(live, with_fixed & is_annealed(live)),
+    select(live, with_fixed & designs.is_annealed(live)),
     select(live, with_fixed & (live.set_beta.values == "1.0")),
 )
 held = select(live, live.set_beta.values == "0.8")
@@ -532,7 +527,7 @@ if more is None:
 else:
     print(records.label(more), f"\ninactive units (KL < {LEVELS[1]}) at the snapshot → at the end, for each seed")
     for s in designs.SIGMA2:
-        for name, mask in (("annealed", is_annealed(more)), ("β = 1", ~is_annealed(more))):
+        for name, mask in (("annealed", designs.is_annealed(more)), ("β = 1", ~designs.is_annealed(more))):
             part = select(more, mask & (more.set_sigma2.values == s) & (more.set_sigma2_rule.values == "fixed"))
             counts = zip(inactive(part.snapshot_kl_per_unit[0]), inactive(part.kl_per_unit), strict=True)
             print(f"σ² = {s:<7g} {name:9s}", *(f"{a:4d} →{b:4d}  " for a, b in counts))
@@ -552,7 +547,10 @@ Now $\sigma^2$ is learned, by Adam like the weights. The paper does not say from
 
 # %%
 from_one = (live.set_sigma2_rule.values == "adam") & (live.set_sigma2.values == 1)
-ways = {"annealed": select(live, from_one & is_annealed(live)), "β = 1": select(live, from_one & ~is_annealed(live))}
+ways = {
+    "annealed": select(live, from_one & designs.is_annealed(live)),
+    "β = 1": select(live, from_one & ~designs.is_annealed(live)),
+}
 s = live.tuned_sigma2.values
 assert np.allclose(live.tuned_elbo, -n / 2 * (np.log(2 * np.pi * s) + 1) - live.kl.values, atol=1e-6)
 for part in ways.values():
@@ -560,25 +558,9 @@ for part in ways.values():
 print("all members: the ELBO at σ² = E/n is -(n/2)(log(2πE/n) + 1) - K; the six learned σ² are within 15% of E/n")
 
 
-# %%
-def draw_figure_6(axes, ways):
-    """ELBO and sigma2 over training, and inactive units at the end, of records by name, each with members by seed."""
-    thresholds = np.geomspace(1e-3, 30, 400)
-    for (name, part), colour, line in zip(ways.items(), plots.COLOURS, ("-", "--"), strict=False):
-        axes[0].plot(part.epoch, part.history_elbo.values, line, color=colour)
-        axes[1].semilogy(part.epoch, part.history_sigma2.values, line, color=colour)
-        shares = np.transpose([collapse.inactive_fraction(kl, thresholds) for kl in part.kl_per_unit])
-        axes[2].semilogx(thresholds, shares, line, color=colour)[0].set_label(name)
-    ends = np.concatenate([part.history_elbo.values[[-1, len(part.epoch) // 10]] for part in ways.values()], axis=1)
-    axes[0].set(xlabel="epoch", ylabel="ELBO (nats per image)", ylim=(ends[1].min(), ends[0].max() + np.ptp(ends) / 20))
-    axes[1].set(xlabel="epoch", ylabel="learned σ² (pixel units squared)")
-    axes[2].set(xlabel="threshold on the average KL (nats)", ylabel="share of units below it, at the end")
-    axes[2].legend(loc="lower right")
-
-
 # %% mystnb={"image": {"alt": "Digits, three seeds each: ELBO higher, learned variance lower and inactive curves lower with annealing than without"}} tags=["nbval-ignore-output"]
 fig, axes = plots.figure(1, 3, width=12.5, height=3.8)
-draw_figure_6(axes, ways)
+plots.learned_variance(axes, ways)
 
 # %% [markdown]
 r"""
@@ -635,7 +617,7 @@ def draw_thresholds(ax, record, lam, k):
     values, rising = (record.history_beta * record.history_sigma2).values, record.history_beta.values.min(axis=1) < 1
     colours = colormaps[plots.HEIGHT](np.linspace(0, 0.88, len(np.unique(record.set_sigma2))))
     for s, colour in zip(np.unique(record.set_sigma2), colours, strict=True):
-        for line, mask in (("-", is_annealed(record)), ("--", ~is_annealed(record))):
+        for line, mask in (("-", designs.is_annealed(record)), ("--", ~designs.is_annealed(record))):
             chosen = mask & (record.set_sigma2.values == s)
             ax.semilogy(record.epoch, values[:, chosen], line, color=colour)
         ax.plot([], [], color=colour, label=f"{s:g}")
@@ -648,7 +630,7 @@ def draw_thresholds(ax, record, lam, k):
 # %%
 def draw_ends(axes, record, n):
     """Final ELBO against the start, and KL against E/n with lines of equal ELBO."""
-    looks = (("annealed", is_annealed(record), "o-", 0), ("β = 1", ~is_annealed(record), "s--", 1))
+    looks = (("annealed", designs.is_annealed(record), "o-", 0), ("β = 1", ~designs.is_annealed(record), "s--", 1))
     for name, mask, look, colour in looks:
         part = record.isel(member=mask)
         style = {"color": plots.COLOURS[colour], "label": name, "markerfacecolor": "white" if colour else None}
@@ -696,7 +678,7 @@ start). Thin lines join equal ELBOs, of which the numbers in grey tell the value
 """
 
 # %%
-keys = zip(begun.set_sigma2.values, is_annealed(begun), strict=True)
+keys = zip(begun.set_sigma2.values, designs.is_annealed(begun), strict=True)
 ends = dict(zip(keys, begun.elbo.values, strict=True))
 small = [ends[s, False] for s in (0.1, 0.01)]
 assert min(small) > ends[1.0, False] + 5 and min(small) > ways["annealed"].elbo.values.mean()
@@ -725,7 +707,7 @@ else:
     (grid6,) = figure6
     print(records.label(grid6))
     best6 = best_rates(grid6)
-    ways6 = {"annealed": select(best6, is_annealed(best6)), "β = 1": select(best6, ~is_annealed(best6))}
+    ways6 = {"annealed": select(best6, designs.is_annealed(best6)), "β = 1": select(best6, ~designs.is_annealed(best6))}
     show_account(*ways6.values(), n_mnist)
     print("learning rates chosen:", *(f"{name}: {part.set_learning_rate.values[0]:g}" for name, part in ways6.items()))
 
@@ -734,7 +716,7 @@ if figure6 is None:
     print(missing("mnist-learned"))
 else:
     fig, axes = plots.figure(1, 3, width=12.5, height=3.9)
-    draw_figure_6(axes, ways6)
+    plots.learned_variance(axes, ways6)
     _ = fig.suptitle("Figure 6: " + records.label(grid6), fontsize=9.5)
 
 # %% [markdown]
@@ -757,7 +739,7 @@ pairs = []
 if figure6 is not None:
     pairs.append((ways6["annealed"], ways6["β = 1"]))
     if more is not None and grid6.attrs["profile"] == "paper":
-        pairs.append((by_seed(more, is_annealed(more)), by_seed(more, ~is_annealed(more))))
+        pairs.append((by_seed(more, designs.is_annealed(more)), by_seed(more, ~designs.is_annealed(more))))
 if len(pairs) < 2:
     print(missing("mnist-seeds"), "(it follows the other three)")
 else:
@@ -779,7 +761,7 @@ else:
     draw_thresholds(axes[0], begun, lam_mnist, k_mnist)
     draw_ends(axes[1:], begun, n_mnist)
     _ = fig.suptitle(records.label(begun), fontsize=9.5)
-    for name, mask in (("annealed", is_annealed(begun)), ("β = 1", ~is_annealed(begun))):
+    for name, mask in (("annealed", designs.is_annealed(begun)), ("β = 1", ~designs.is_annealed(begun))):
         values = begun.elbo.values[mask]
         print(f"{name:9s} final ELBO over {len(values)} starts: from {values.min():.1f} to {values.max():.1f}")
 
@@ -949,7 +931,7 @@ it is far off. After how many epochs does it pass $\lambda_1$ on digits, from 10
 # log(start / λ_1) / rate steps.
 per_epoch = len(pixels) // plan.batch_size
 expected = np.log(10 / lam[0]) / RATE / per_epoch
-far = live.history_sigma2.values[:, (live.set_sigma2.values == 10) & ~is_annealed(live)][:, 0]
+far = live.history_sigma2.values[:, (live.set_sigma2.values == 10) & ~designs.is_annealed(live)][:, 0]
 passed = int(live.epoch.values[far < lam[0]][0])
 assert abs(passed - expected) < 4
 print(f"digits: expected after {expected:.0f} epochs, and annealing ends after {rise.epochs}; the run agrees to 4")

@@ -65,6 +65,11 @@ def best(record):
     return list(chosen.values())
 
 
+def is_annealed(record):
+    """Which members of a record had beta rising, (M,) bool."""
+    return np.array([beta.startswith("LinearAnnealing") for beta in record.set_beta.values])
+
+
 def _fixed(rates, annealing):
     return tuple(Member(0, rate, sigma2) for sigma2 in SIGMA2 for rate in rates)
 
@@ -101,7 +106,7 @@ def _faces_plans(members):
         return Plan(data, network, members(rates, annealing), epochs, batch_size, snapshots, precision, shown)
 
     return {
-        "quick": plan("patches", PATCHES, (2e-3,), 8, 20, 16, "float32"),
+        "quick": plan("patches", PATCHES, (2e-3,), 6, 16, 16, "float32"),
         "laptop": plan("faces", FACES, (1e-3,), 4, 10, 64, "bfloat16"),
         "paper": plan("faces", FACES, FACE_RATES, 10, 30, 128, "tf32"),
     }

@@ -206,6 +206,28 @@ def inactive_curves(ax, kl, labels, snapshot=None, predicted=None, earlier="earl
     ax.legend(fontsize=9, loc="lower right")
 
 
+def learned_variance(axes, ways):
+    """Figures 6 to 8: ELBO and learned sigma2 against the epoch, and the share of inactive units at the end.
+
+    Parameters
+    ----------
+    axes : three matplotlib axes
+    ways : dict of str to xarray.Dataset
+        At most four records by name, each with the members to draw, one per seed.
+    """
+    thresholds = np.geomspace(1e-3, 30, 400)
+    for (name, record), colour, line in zip(ways.items(), COLOURS, LINES, strict=False):
+        axes[0].plot(record.epoch, record.history_elbo.values, line, color=colour)
+        axes[1].semilogy(record.epoch, record.history_sigma2.values, line, color=colour)
+        shares = np.transpose([collapse.inactive_fraction(kl, thresholds) for kl in record.kl_per_unit])
+        axes[2].semilogx(thresholds, shares, line, color=colour)[0].set_label(name)
+    ends = np.concatenate([part.history_elbo.values[[-1, len(part.epoch) // 10]] for part in ways.values()], axis=1)
+    axes[0].set(xlabel="epoch", ylabel="ELBO (nats per image)", ylim=(ends[1].min(), ends[0].max() + np.ptp(ends) / 20))
+    axes[1].set(xlabel="epoch", ylabel="learned σ² (pixel units squared)")
+    axes[2].set(xlabel="threshold on the average KL (nats)", ylabel="share of units below it, at the end")
+    axes[2].legend(loc="lower right")
+
+
 def _one_each(labels, members):
     if len(labels) != members or not 0 < members <= len(COLOURS):
         raise ValueError(f"there are {len(labels)} labels for {members} members; expected one each, 1 to 6 of them")
