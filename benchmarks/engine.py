@@ -1,8 +1,9 @@
 """Samples per second of the deep engine on the paper's MNIST network, 784-1024-512-200-512-1024-784.
 
-On a CPU, in rounds that take turns: the engine in float32 and bfloat16 with one member and with several; pythae's
-trainer (where it is installed: ``pip install pythae``); a DataLoader loop as tutorials have it; and two ceilings,
-the rate of a square matrix product of that batch, and of the network's own matrix products and nothing else.
+On a CPU, in rounds that take turns: the engine in float32 and bfloat16 with one member and with several, and in two
+processes at once (``--processes 2``); pythae's trainer (where it is installed: ``pip install pythae``); a DataLoader
+loop as tutorials have it; and three ceilings: the rate of a square matrix product of that batch, of the network's own
+matrix products and nothing else, and of these and Adam's reading and writing, at the rate of a copy.
 
 On a GPU (``--device cuda``): M members for several M, the ceilings of a matrix product and of a copy, and how long
 20 members of 1000 epochs of MNIST would take at the measured rate.
@@ -11,13 +12,17 @@ The pixels are random: what they are changes no rate. Run with ``make bench`` or
 """
 
 import argparse
+import contextlib
+import functools
+import io
+import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
-from torch import nn
 
 from helpers import vae
 from helpers.lockstep import Lockstep
@@ -27,6 +32,7 @@ COUNT = 20_480
 LATENTS = 200
 CEILING = "ceiling: the network's products, "
 SQUARE = "ceiling: a square product, "
+FLOOR = "ceiling: products and Adam's bytes, "
 # In and out of each layer; every product is done three times, forward and for both gradients, but the first, whose
 # input needs none.
 LAYERS = ((784, 1024), (1024, 512), (512, 2 * LATENTS), (LATENTS, 512), (512, 1024), (1024, 784))
@@ -42,17 +48,17 @@ class Silent:
 
 
 class Engine:
-    def __init__(self, x, members, batch_size, precision, device="cpu"):
-        run = _start(vae.mlp, [Member(seed=m, sigma2=0.01) for m in range(members)], torch.device(device))
+    def __init__(self, x, members, batch_size, precision, device="cpu", build=vae.mlp):
+        run = _start(build, [Member(seed=m, sigma2=0.01) for m in range(members)], torch.device(device))
         self.lockstep = Lockstep(run, torch.tensor(x, device=device), batch_size, precision)
-        self.members, self.batch_size, self.device = members, batch_size, device
+        self.members, self.batch_size, self.device, self.most = members, batch_size, device, len(x) // batch_size
 
     def __call__(self, seconds):
         """Samples per second, over as many steps as fill about so many seconds."""
         self.lockstep.steps = 4
         start = time.perf_counter()
         self._epoch()
-        self.lockstep.steps = int(np.clip(4 * seconds / (time.perf_counter() - start), 4, COUNT // self.batch_size))
+        self.lockstep.steps = int(np.clip(4 * seconds / (time.perf_counter() - start), 4, self.most))
         start = time.perf_counter()
         self._epoch()
         return self.lockstep.steps * self.batch_size * self.members / (time.perf_counter() - start)
@@ -73,12 +79,13 @@ def repeated(step, batch_size, seconds):
     return count * batch_size / (time.perf_counter() - start)
 
 
-def loader_loop(x, batch_size):
+def loader_loop(x, batch_size, build):
     """The usual tutorial's loop: a DataLoader over float images, one model, the default Adam."""
+    model = build(sigma2=0.01)
     images = scaled(torch.tensor(x))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), batch_size, shuffle=True)
-    model = vae.mlp(sigma2=0.01)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    n, k = images[0].numel(), model.encode(images[:1])[0].shape[1]
 
     def batches():
         while True:
@@ -89,15 +96,16 @@ def loader_loop(x, batch_size):
     def step():
         (batch,) = next(source)
         optimizer.zero_grad()
-        squared_error, kl = model(batch, torch.randn(len(batch), LATENTS))
-        (-vae.elbo(squared_error.mean(), kl.mean(), model.log_sigma2, 784)).backward()
+        squared_error, kl = model(batch, torch.randn(len(batch), k))
+        (-vae.elbo(squared_error.mean(), kl.mean(), model.log_sigma2, n)).backward()
         optimizer.step()
 
     return lambda seconds: repeated(step, batch_size, seconds)
 
 
-def pythae_trainer(x, batch_size):
-    """pythae's own trainer on the same network; None where pythae is not installed."""
+def pythae_trainer(x, batch_size, build):
+    """pythae's own trainer on the networks of a VAE of ours; None where pythae is not installed."""
+    model = build()
     try:
         import logging
 
@@ -113,19 +121,16 @@ def pythae_trainer(x, batch_size):
     class Encoder(BaseEncoder):
         def __init__(self):
             super().__init__()
-            self.body = nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU())
-            self.mean, self.logvar = nn.Linear(512, LATENTS), nn.Linear(512, LATENTS)
+            self.body = model.encoder
 
         def forward(self, x):
-            h = self.body(x)
-            return ModelOutput(embedding=self.mean(h), log_covariance=self.logvar(h))
+            mean, logvar = self.body(x).chunk(2, dim=1)
+            return ModelOutput(embedding=mean, log_covariance=logvar)
 
     class Decoder(BaseDecoder):
         def __init__(self):
             super().__init__()
-            widths = ((LATENTS, 512), (512, 1024))
-            layers = [layer for a, b in widths for layer in (nn.Linear(a, b), nn.ReLU())]
-            self.body = nn.Sequential(*layers, nn.Linear(1024, 784))
+            self.body = model.decoder
 
         def forward(self, z):
             return ModelOutput(reconstruction=self.body(z))
@@ -139,14 +144,20 @@ def pythae_trainer(x, batch_size):
         optimizer_cls="Adam",
         no_cuda=True,
     )
-    model = VAE(VAEConfig(input_dim=(784,), latent_dim=LATENTS, reconstruction_loss="mse"), Encoder(), Decoder())
-    trainer = BaseTrainer(model, BaseDataset(images, torch.zeros(COUNT)), training_config=config)
+    settings = VAEConfig(
+        input_dim=tuple(images.shape[1:]),
+        latent_dim=model.encode(images[:1])[0].shape[1],
+        reconstruction_loss="mse",
+    )
+    data = BaseDataset(images, torch.zeros(len(images)))
+    trainer = BaseTrainer(VAE(settings, Encoder(), Decoder()), data, training_config=config)
     trainer.prepare_training()
 
     def rate(seconds):
         start = time.perf_counter()
-        trainer.train_step(1)
-        return COUNT / (time.perf_counter() - start)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            trainer.train_step(1)
+        return len(images) / (time.perf_counter() - start)
 
     return rate
 
@@ -175,6 +186,61 @@ def own_products(batch_size, dtype=torch.float32):
     return lambda seconds: repeated(step, batch_size, seconds)
 
 
+def products_and_adam(batch_size, dtype=torch.float32):
+    """The rate of the network's own products and of a copy of as many bytes as Adam reads and writes."""
+    products = own_products(batch_size, dtype)
+    parameters = sum(p.numel() for p in vae.mlp().parameters())
+    source = torch.zeros(8 * parameters)  # more than the caches hold, as with several members
+    target = torch.zeros_like(source)
+
+    def rate(seconds):
+        copies = repeated(lambda: target.copy_(source), 1, seconds)
+        step = batch_size / products(seconds) + ADAM_BYTES * parameters / (8 * source.numel() * copies)
+        return batch_size / step
+
+    return rate
+
+
+class Apart:
+    """An entry in a process of its own, since the engine changes how its process keeps memory; or in two at once,
+    of half the threads each, whose rates add up."""
+
+    def __init__(self, make, *arguments, processes=1, **options):
+        context, make = multiprocessing.get_context("spawn"), functools.partial(make, *arguments, **options)
+        prepare = (make, max(1, torch.get_num_threads() // processes))
+        self.pools = [ProcessPoolExecutor(1, context, _prepare, prepare) for _ in range(processes)]
+
+    def __call__(self, seconds):
+        tasks = [pool.submit(_measure, seconds) for pool in self.pools]
+        rates = [task.result() for task in tasks]
+        return None if None in rates else sum(rates)
+
+    def close(self):
+        for pool in self.pools:
+            pool.shutdown()
+
+
+def _prepare(make, threads):
+    global entry
+    torch.set_num_threads(threads)
+    entry = make()
+
+
+def _measure(seconds):
+    return entry(seconds) if entry else None
+
+
+def in_turns(entries, rounds, seconds):
+    """The median rate of each entry, by name, over rounds in which they take turns; without those that have none."""
+    rates = {name: [] for name in entries}
+    for _ in range(rounds):
+        for name, values in rates.items():
+            values.append(entries[name](seconds))
+    for entry in entries.values():
+        entry.close()
+    return {name: statistics.median(values) for name, values in rates.items() if None not in values}
+
+
 def on_cpu(rounds, seconds):
     x = np.random.default_rng(0).integers(0, 256, (COUNT, 784), np.uint8)
     print(
@@ -182,22 +248,21 @@ def on_cpu(rounds, seconds):
     )
     for batch_size, several in ((128, 8), (512, 4)):
         entries = {
-            "ours, float32, 1 member": Engine(x, 1, batch_size, "float32"),
-            f"ours, float32, {several} members": Engine(x, several, batch_size, "float32"),
-            f"ours, bfloat16, {several} members": Engine(x, several, batch_size, "bfloat16"),
-            "pythae's trainer": pythae_trainer(x, batch_size),
-            "DataLoader loop": loader_loop(x, batch_size),
-            CEILING + "float32": own_products(batch_size),
-            CEILING + "bfloat16": own_products(batch_size, torch.bfloat16),
-            SQUARE + "float32": square_product(batch_size),
-            SQUARE + "bfloat16": square_product(batch_size, torch.bfloat16),
+            "ours, float32, 1 member": Apart(Engine, x, 1, batch_size, "float32"),
+            f"ours, float32, {several} members": Apart(Engine, x, several, batch_size, "float32"),
+            f"ours, bfloat16, {several} members": Apart(Engine, x, several, batch_size, "bfloat16"),
+            "ours, bfloat16, 2 processes": Apart(Engine, x, 1, batch_size, "bfloat16", processes=2),
+            "pythae's trainer": Apart(pythae_trainer, x, batch_size, vae.mlp),
+            "pythae's trainer, 2 processes": Apart(pythae_trainer, x, batch_size, vae.mlp, processes=2),
+            "DataLoader loop": Apart(loader_loop, x, batch_size, vae.mlp),
+            CEILING + "float32": Apart(own_products, batch_size),
+            CEILING + "bfloat16": Apart(own_products, batch_size, torch.bfloat16),
+            FLOOR + "float32": Apart(products_and_adam, batch_size),
+            FLOOR + "bfloat16": Apart(products_and_adam, batch_size, torch.bfloat16),
+            SQUARE + "float32": Apart(square_product, batch_size),
+            SQUARE + "bfloat16": Apart(square_product, batch_size, torch.bfloat16),
         }
-        entries = {name: entry for name, entry in entries.items() if entry}
-        rates = {name: [] for name in entries}
-        for _ in range(rounds):
-            for name, entry in entries.items():
-                rates[name].append(entry(seconds))
-        rates = {name: statistics.median(values) for name, values in rates.items()}
+        rates = in_turns(entries, rounds, seconds)
         print(f"batch {batch_size}")
         peers = {
             "pythae": "pythae's trainer",
@@ -210,8 +275,8 @@ def on_cpu(rounds, seconds):
             print(f"  {name:42s}{rate:9,.0f} {rate * FLOP / 1e9:8.0f}{ratios}")
 
 
-def on_gpu(device, batch_size, seconds, precision):
-    x = np.random.default_rng(0).integers(0, 256, (COUNT, 784), np.uint8)
+def ceilings(device, precision):
+    """Measured rates of a GPU: a large matrix product (FLOP/s), and a copy (bytes/s, read and written)."""
     square = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
     source = torch.empty(2**30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -228,32 +293,45 @@ def on_gpu(device, batch_size, seconds, precision):
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     product = 2 * 8192**3 * timed(lambda: square @ square, 20)
     copy = 2 * source.numel() * timed(lambda: target.copy_(source), 20)
-    parameters = sum(p.numel() for p in vae.mlp().parameters())
     name = torch.cuda.get_device_name()
     print(f"{name}, torch {torch.__version__}: product {product / 1e12:.0f} TFLOP/s, copy {copy / 1e12:.2f} TB/s")
-    for members in (1, 8, 20, 40):
-        engine = Engine(x, members, batch_size, precision, device)
+    return product, copy
+
+
+def on_gpu(x, build, flop, several, options, note=lambda rate: ""):
+    """Print samples per second for several M, with the share of what the ceilings allow."""
+    product, copy = ceilings(options.device, options.precision)
+    parameters = sum(p.numel() for p in build().parameters())
+    floor = flop / product + parameters * ADAM_BYTES / options.batch_size / copy  # seconds a sample
+    for members in several:
+        engine = Engine(x, members, options.batch_size, options.precision, options.device, build)
         engine(1.0)
-        rate = statistics.median(engine(seconds) for _ in range(3))
-        floor = FLOP / product + parameters * ADAM_BYTES / batch_size / copy  # seconds a sample
-        minutes = 60_000 * 1000 * 20 / rate / 60
-        print(
-            f"  M = {members:2d}: {rate:11,.0f} samples/s, {rate * floor:.2f} of the ceiling; "
-            f"20 members x 1000 epochs of MNIST in {minutes:.1f} min"
-        )
+        rate = statistics.median(engine(options.seconds) for _ in range(3))
+        print(f"  M = {members:2d}: {rate:11,.0f} samples/s, {rate * floor:.2f} of the ceiling{note(rate)}")
         del engine
         torch.cuda.empty_cache()
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(description):
+    """The command line of this benchmark and of that of faces."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--batch-size", type=int, default=128, help="on a GPU")
     parser.add_argument("--precision", default="bfloat16", help="on a GPU")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def grid_time(rate):
+    """How long half of the paper's grid takes at that rate, as text."""
+    return f"; 20 members x 1000 epochs of MNIST in {60_000 * 1000 * 20 / rate / 60:.1f} min"
+
+
+if __name__ == "__main__":
+    options = parse(__doc__.splitlines()[0])
     if options.device == "cpu":
         on_cpu(options.rounds, options.seconds)
     else:
-        on_gpu(options.device, options.batch_size, options.seconds, options.precision)
+        x = np.random.default_rng(0).integers(0, 256, (COUNT, 784), np.uint8)
+        on_gpu(x, vae.mlp, FLOP, (1, 8, 20, 40), options, grid_time)

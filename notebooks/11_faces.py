@@ -105,7 +105,7 @@ print(f"in all {sum(p.numel() for p in model.parameters()):,}, log σ² among th
 r"""
 Convolutions are written channels $\times$ height $\times$ width; in memory the channels stay last. The rest is [chapter
 8](08_engine.ipynb)'s: the same `VAE`, the same training loop. Only the members take turns within a step: as one operation,
-$M$ convolutions would be one convolution in $M$ groups, for which there is no fast code on a CPU.
+$M$ convolutions would be one convolution in $M$ groups, which on a CPU takes twice as long as $M$ of them.
 
 **The faces.** CelebA has 202,599 photographs of faces, aligned, of $178 \times 218$ pixels, 162,770 of them for training.
 The paper does not say how they became square. We take the central square of 148 pixels, as is common, and
@@ -114,7 +114,8 @@ through one more JPEG to be small enough to carry around. `BOOK_DATA` may name a
 and then the same commands train on all of them. The images may not be passed on, so no face is in this repository but for
 those in the figures at the end, printed as papers print them.
 
-How much does that JPEG cost? The photographs that come with scikit-learn, cut into pieces of the same size, can tell:
+How much does that JPEG cost? Without the published files one cannot say of the faces themselves. The photographs that come
+with scikit-learn, cut into pieces of the same size, give an idea:
 """
 
 # %%
