@@ -10,11 +10,12 @@ import pytest
 import torch
 import xarray as xr
 
-from helpers import designs, experiments, records, studies, vae
+from helpers import data, designs, experiments, pictures, records, studies, vae
 from helpers.train import LinearAnnealing
 
 ROOT = Path(__file__).resolve().parent.parent
-PLANS = [(name, profile) for name, study in designs.STUDIES.items() for profile in study.plans if name != "mnist-seeds"]
+PLANS = [(name, profile) for name, study in designs.STUDIES.items() for profile, plan in study.plans.items()]
+PLANS = [(name, profile) for name, profile in PLANS if not callable(designs.STUDIES[name].plans[profile])]
 
 
 @pytest.fixture
@@ -26,10 +27,13 @@ def tiny(monkeypatch):
     monkeypatch.setitem(
         experiments.DATA, "mnist-dequantised", lambda: experiments._dequantised(pixels.astype(np.float32), 256)
     )
+    faces = np.random.default_rng(1).integers(0, 256, (300, 64, 64, 3), np.uint8)
+    monkeypatch.setitem(experiments.DATA, "faces", lambda: faces)
     for study in designs.STUDIES.values():
         plan = study.plans.get("paper")
         if plan is not None and not callable(plan):
-            network = partial(plan.network, hidden=(8,), k=3)
+            sizes = {"channels": (3, 2, 2), "dense": 4} if plan.data == "faces" else {"hidden": (8,)}
+            network = partial(plan.network, **sizes, k=3)
             small = replace(plan, network=network, epochs=2, snapshots=plan.snapshots and (1,))
             monkeypatch.setitem(study.plans, "paper", small)
 
@@ -72,6 +76,43 @@ def test_seeds_follow_the_best_learning_rates(tiny, tmp_path, monkeypatch):
     at_smallest = found["mnist-fixed"].elbo.values[-4:]  # the four learning rates at sigma2 = 0.001
     members = [member for member in plan.members if member.sigma2 == 0.001 and member.beta == 1.0]
     assert {member.learning_rate for member in members} == {designs.RATES[int(at_smallest.argmax())]}
+
+
+def test_faces_are_trained_longer_at_the_best_learning_rates(tiny, tmp_path, monkeypatch):
+    for study in ("faces-learned", "faces-fixed"):
+        with pytest.raises(ValueError, match=f"{study}-longer follows {study}, profile paper, which has no record yet"):
+            designs.find(f"{study}-longer", "paper")
+        assert studies.main(["run", study, "--profile", "paper", "--out", str(tmp_path)]) == 0
+    found = {study: records.load(tmp_path / f"{study}-paper.nc") for study in ("faces-learned", "faces-fixed")}
+    monkeypatch.setattr(records, "recorded", lambda study, profile: found[study])
+    learned, fixed = (designs.find(f"{study}-longer", "paper") for study in found)
+    assert [(len(plan.members), plan.epochs, plan.snapshots) for plan in (learned, fixed)] == [
+        (4, 100, (27,)),
+        (8, 100, (27,)),
+    ]
+    assert {member.beta for member in learned.members} == {1.0, LinearAnnealing(33)}
+    assert {member.sigma2 for member in fixed.members} == set(designs.SIGMA2)
+    best = found["faces-learned"].elbo.values[:3].argmax()  # without annealing, the three learning rates
+    assert {m.learning_rate for m in learned.members if m.beta == 1.0} == {designs.FACE_RATES[best]}
+
+
+def test_quick_study_of_faces_end_to_end(tmp_path, monkeypatch, capsys):
+    """On patches, all of it but the number of epochs; the chapter runs it whole."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    plan = designs.find("faces-learned", "quick")
+    monkeypatch.setitem(designs.STUDIES["faces-learned"].plans, "quick", replace(plan, epochs=2, snapshots=(1,)))
+    assert studies.main(["run", "faces-learned", "--out", str(tmp_path)]) == 0
+    record = records.load(tmp_path / "faces-learned-quick.nc")
+    assert record["count"].values.tolist() == [512, 512] and record.sizes["unit"] == plan.network.keywords["k"]
+    assert record.original.shape == (8, 64, 64, 3) and record.reconstructed.shape == (2, 8, 64, 64, 3)
+    assert record.plane.shape == (2, 5, 5, 64, 64, 3)
+    np.testing.assert_array_equal(pictures.from_record(record.original), data.patches(64, 512)[:8])
+    corners = pictures.from_record(record.plane.values[:, [0, 0, -1], [0, -1, 0]])
+    np.testing.assert_allclose(corners, pictures.from_record(record.reconstructed[:, :3]), atol=1)  # a level
+    # Blurred as yet, and no longer grey: the second epoch is nearer to the images than the first.
+    assert (np.diff(record.history_sse, axis=0) < 0).all()
+    np.testing.assert_allclose(record.sigma2, record.history_sse[-1] / (3 * 64**2), rtol=1e-5)
+    assert "faces-learned-quick.nc" in capsys.readouterr().out
 
 
 def test_best_ignores_members_without_an_elbo():
@@ -126,10 +167,12 @@ def test_obtain_runs_what_is_not_recorded(tiny, monkeypatch):
 def test_networks_of_every_plan_fit_their_data(monkeypatch):
     for name, profile in PLANS:
         plan = designs.find(name, profile)
-        n = 64 if plan.data.startswith("digits") else 784
+        images = plan.data in ("patches", "faces")
+        shape = (64, 64, 3) if images else (64,) if plan.data.startswith("digits") else (784,)
         with torch.device("meta"):
             model = plan.network()
-            assert isinstance(model, vae.VAE) and model.encode(torch.empty(1, n))[0].ndim == 2
+            assert isinstance(model, vae.VAE) and model.encode(torch.empty(1, *shape))[0].ndim == 2
+            assert model.decode(torch.empty(1, plan.network.keywords["k"])).shape == (1, *shape)
 
 
 def test_the_tracked_tree_stays_small():

@@ -16,6 +16,7 @@ FLOORS = {  # design: nothing imports upward
     "bernoulli": {"_validation", "moments"},
     "collapse": {"_validation"},
     "data": {"_validation", "moments"},
+    "celeba": {"data", "moments"},
     "ledger": set(),
     "scorecard": {"ledger"},
     "vae": {"_validation"},
@@ -23,7 +24,8 @@ FLOORS = {  # design: nothing imports upward
     "checkpoint": set(),
     "train": {"_validation", "checkpoint", "collapse", "lockstep", "vae"},
     "records": set(),
-    "experiments": {"collapse", "data", "records", "train"},
+    "pictures": {"_validation"},
+    "experiments": {"celeba", "collapse", "data", "pictures", "records", "train"},
     "designs": {"experiments", "records", "train", "vae"},
     "studies": {"designs", "experiments", "lockstep", "records", "studies"},
 }
@@ -33,11 +35,12 @@ DEEP = {
     "checkpoint",
     "train",
     "records",
+    "pictures",
     "experiments",
     "designs",
     "studies",
 }  # these may load torch
-HEAVY = {"torch", "torchvision", "sklearn", "matplotlib", "sympy", "IPython", "xarray", "distributed"}
+HEAVY = {"torch", "torchvision", "PIL", "sklearn", "matplotlib", "sympy", "IPython", "xarray", "distributed"}
 
 
 def imported_helpers(path):

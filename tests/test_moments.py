@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from helpers.moments import Moments
+from helpers.moments import Moments, covariance_eigenvalues
 
 
 def samples(count=200, n=5, seed=0):
@@ -151,3 +151,80 @@ def test_arrays_are_copies():
     moments = Moments(np.zeros(2), covariance, 5)
     covariance[0, 0] = 7
     assert moments.covariance[0, 0] == 1
+
+
+# Eigenvalues alone
+
+
+def squared_singular_values(x):
+    """Eigenvalues of the 1/N covariance, descending, without forming it."""
+    x = np.asarray(x, np.float64)
+    found = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2 / len(x)
+    return np.pad(found, (0, x.shape[1] - found.size))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8, np.int16])
+@pytest.mark.parametrize(("count", "n"), [(4, 9), (8, 9), (9, 9), (10, 9), (300, 9), (5000, 3), (2, 40), (40, 1)])
+def test_eigenvalues_alone_are_those_of_numpys_covariance(count, n, dtype):
+    """Fewer samples than dimensions, as many, and more, where there are no others than 0 beyond N - 1 of them."""
+    x = (40 * samples(count, n) + 100).clip(0, 255).astype(dtype)
+    before = x.copy()
+    found = covariance_eigenvalues(x)
+    expected = np.linalg.eigvalsh(np.atleast_2d(np.cov(x.T.astype(np.float64), bias=True)))[::-1]
+    tolerance = 1e-12 * expected[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=tolerance)
+    assert found.shape == (n,) and found.dtype == np.float64
+    assert (np.diff(found) <= 0).all() and (found >= 0).all() and (found[max(count - 1, 0) :] <= tolerance).all()
+    np.testing.assert_array_equal(x, before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.floats(-1e3, 1e3))
+def test_eigenvalues_alone_are_squared_singular_values(seed, count, n, rank, offset):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, rank)) @ rng.standard_normal((rank, n)) + offset
+    found = covariance_eigenvalues(x)
+    np.testing.assert_allclose(found, squared_singular_values(x), rtol=1e-8, atol=1e-10)
+    assert found.sum() == pytest.approx(x.var(axis=0).sum(), rel=1e-9, abs=1e-9)
+    np.testing.assert_allclose(covariance_eigenvalues(x[::-1, ::-1]), found, rtol=1e-8, atol=1e-10)
+
+
+def test_eigenvalues_alone_are_those_of_the_moments():
+    x = np.random.default_rng(0).integers(0, 256, (200, 12), dtype=np.uint8)
+    np.testing.assert_allclose(covariance_eigenvalues(x), Moments.from_samples(x).eigenvalues, rtol=1e-12)
+
+
+def test_samples_doubled_have_the_same_eigenvalues():
+    """From the N x N matrix and from the covariance itself."""
+    x = samples(6, 10)
+    np.testing.assert_allclose(covariance_eigenvalues(np.repeat(x, 2, axis=0)), covariance_eigenvalues(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("x", [np.full((3, 5), 7, np.uint8), np.full((9, 5), 7, np.uint8), np.full((9, 5), 0.5)])
+def test_constant_samples_have_no_eigenvalue_but_zero(x):
+    np.testing.assert_array_equal(covariance_eigenvalues(x), np.zeros(5), strict=True)
+
+
+@pytest.mark.parametrize("x", [[[3.5, -1.0, 1e8]], [[3]], np.full((1, 4), 255, np.uint8)])
+def test_eigenvalues_of_one_sample_are_zero(x):
+    np.testing.assert_array_equal(covariance_eigenvalues(x), np.zeros(len(x[0])), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros(3), r"x has shape \(3,\); expected \(N, n\) with at least one sample and one dimension"),
+        (np.zeros((0, 3)), r"x has shape \(0, 3\)"),
+        (np.zeros((3, 0)), r"x has shape \(3, 0\)"),
+        (np.zeros((2, 2, 2)), r"x has shape \(2, 2, 2\)"),
+        (np.array([[1.0, np.nan]]), "x contains NaN or infinity"),
+        (np.array([[1.0], [np.inf]]), "contains NaN or infinity"),
+        (np.array([[1j, 0]]), "x is complex"),
+        (np.array([[1j], [0]]), "dtype complex128"),
+        (np.array([["a", "b"]]), "x is array"),
+        (np.array([["a"], ["b"]]), "dtype <U1"),
+    ],
+)
+def test_bad_samples_for_eigenvalues_alone(x, message):
+    with pytest.raises(ValueError, match=message):
+        covariance_eigenvalues(x)

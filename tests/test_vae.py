@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
 
 from helpers import vae
 from helpers.linear_vae import LinearVAE
@@ -17,8 +18,8 @@ def small(**options):
     return vae.mlp(**{"n": 9, "hidden": (8, 6), "k": 3, "sigma2": 0.3} | options)
 
 
-def convolutional():
-    """For images (3, 8, 8), k = 5."""
+def colours_first():
+    """A network of one's own, for images (3, 8, 8), k = 5."""
     encoder = nn.Sequential(nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
     decoder = nn.Sequential(
         nn.Linear(5, 64), nn.ReLU(), nn.Unflatten(1, (4, 4, 4)), nn.ConvTranspose2d(4, 3, 4, stride=2, padding=1)
@@ -26,7 +27,16 @@ def convolutional():
     return vae.VAE(encoder, decoder, 0.2)
 
 
-KINDS = {"mlp": (small, (9,), 3), "linear": (partial(small, hidden=()), (9,), 3), "conv": (convolutional, (3, 8, 8), 5)}
+def small_conv(**options):
+    return vae.conv(**{"size": 16, "channels": (3, 4, 6), "dense": 10, "k": 5, "sigma2": 0.2} | options)
+
+
+KINDS = {
+    "mlp": (small, (9,), 3),
+    "linear": (partial(small, hidden=()), (9,), 3),
+    "conv": (small_conv, (16, 16, 3), 5),
+    "colours first": (colours_first, (3, 8, 8), 5),
+}
 
 
 def inputs(shape, k, *leading, dtype=torch.float32, seed=0):
@@ -73,6 +83,152 @@ def test_terms_are_those_of_torch_distributions(kind):
     torch.testing.assert_close(vae.elbo(squared_error, kl, model.log_sigma2, x[0].numel()), log_prob - expected_kl)
 
 
+def layers(network):
+    """Its layers that have parameters."""
+    return [layer for layer in network if list(layer.parameters())]
+
+
+def test_the_papers_network_for_faces():
+    """Higgins et al. (2016): convolutions of 32, 32, 64 and 64 channels, all 4 x 4 with a stride of 2, 256 units and
+    ReLU, mirrored in the decoder; 1,143,595 weights and biases by hand."""
+    model = vae.conv()
+    encoder, decoder = layers(model.encoder), layers(model.decoder)
+    convolutions, transposed = encoder[:4], decoder[2:]
+    assert [type(layer) for layer in encoder + decoder] == [nn.Conv2d] * 4 + [nn.Linear] * 4 + [nn.ConvTranspose2d] * 4
+    for layer in convolutions + transposed:
+        assert (layer.kernel_size, layer.stride, layer.padding) == ((4, 4), (2, 2), (1, 1))
+        assert layer.dilation == (1, 1) and layer.groups == 1 and layer.bias is not None
+    assert all(layer.output_padding == (0, 0) for layer in transposed)
+    channels = [(layer.in_channels, layer.out_channels) for layer in convolutions + transposed]
+    assert channels == [(3, 32), (32, 32), (32, 64), (64, 64), (64, 64), (64, 32), (32, 32), (32, 3)]
+    dense = [(layer.in_features, layer.out_features) for layer in encoder[4:] + decoder[:2]]
+    assert dense == [(4 * 4 * 64, 256), (256, 2 * 500), (500, 256), (256, 4 * 4 * 64)]
+    counts = [sum(p.numel() for p in layer.parameters()) for layer in encoder + decoder]
+    assert counts[:4] == [
+        3 * 32 * 16 + 32,  # 1,568
+        32 * 32 * 16 + 32,  # 16,416
+        32 * 64 * 16 + 64,  # 32,832
+        64 * 64 * 16 + 64,  # 65,600
+    ]
+    assert counts[4:8] == [
+        1024 * 256 + 256,  # 262,400
+        256 * 1000 + 1000,  # 257,000
+        500 * 256 + 256,  # 128,256
+        256 * 1024 + 1024,  # 263,168
+    ]
+    assert counts[8:] == [
+        64 * 64 * 16 + 64,  # 65,600
+        64 * 32 * 16 + 32,  # 32,800
+        32 * 32 * 16 + 32,  # 16,416
+        32 * 3 * 16 + 3,  # 1,539
+    ]
+    assert sum(p.numel() for p in model.parameters()) == 635_816 + 507_779 + 1 == 1_143_596
+    assert model.log_sigma2.item() == 0
+
+
+def test_layers_of_the_papers_network_for_faces():
+    """What each makes of two images, and where the nonlinearities are: after all but the last of either network."""
+    model, seen = vae.conv(), []
+    for layer in {*model.encoder, *model.decoder}:  # a layer may stand in both
+        layer.register_forward_hook(lambda layer, _, output: seen.append((type(layer).__name__, tuple(output.shape))))
+    with torch.no_grad():
+        mean, logvar = model.encode(torch.rand(2, 64, 64, 3))
+        assert mean.shape == logvar.shape == (2, 500)
+        encoder, seen[:] = list(seen), []
+        assert model.decode(mean).shape == (2, 64, 64, 3)
+    assert encoder == [
+        ("Permute", (2, 3, 64, 64)),
+        ("Conv2d", (2, 32, 32, 32)),
+        ("ReLU", (2, 32, 32, 32)),
+        ("Conv2d", (2, 32, 16, 16)),
+        ("ReLU", (2, 32, 16, 16)),
+        ("Conv2d", (2, 64, 8, 8)),
+        ("ReLU", (2, 64, 8, 8)),
+        ("Conv2d", (2, 64, 4, 4)),
+        ("ReLU", (2, 64, 4, 4)),
+        ("Permute", (2, 4, 4, 64)),
+        ("Flatten", (2, 1024)),
+        ("Linear", (2, 256)),
+        ("ReLU", (2, 256)),
+        ("Linear", (2, 1000)),
+    ]
+    assert seen == [
+        ("Linear", (2, 256)),
+        ("ReLU", (2, 256)),
+        ("Linear", (2, 1024)),
+        ("Unflatten", (2, 4, 4, 64)),
+        ("Permute", (2, 64, 4, 4)),
+        ("ReLU", (2, 64, 4, 4)),
+        ("ConvTranspose2d", (2, 64, 8, 8)),
+        ("ReLU", (2, 64, 8, 8)),
+        ("ConvTranspose2d", (2, 32, 16, 16)),
+        ("ReLU", (2, 32, 16, 16)),
+        ("ConvTranspose2d", (2, 32, 32, 32)),
+        ("ReLU", (2, 32, 32, 32)),
+        ("ConvTranspose2d", (2, 3, 64, 64)),
+        ("Permute", (2, 64, 64, 3)),
+    ]
+
+
+def plain_conv(model, x, z, channels, side):
+    """What the networks of `vae.conv` make of x and z, as one writes it: colours first, features flattened so."""
+    encoder = [(layer.weight, layer.bias) for layer in layers(model.encoder)]
+    decoder = [(layer.weight, layer.bias) for layer in layers(model.decoder)]
+
+    def turned(features):
+        """Features of a dense layer, in their first dimension, from colours last to colours first."""
+        return features.unflatten(0, (side, side, channels)).movedim(2, 0).flatten(0, 2)
+
+    h = x.movedim(-1, 1).contiguous()
+    for weight, bias in encoder[:-2]:
+        h = F.relu(F.conv2d(h, weight, bias, stride=2, padding=1))
+    (weight, bias), head = encoder[-2:]
+    encoded = F.linear(F.relu(h.flatten(1) @ turned(weight.T) + bias), *head)
+    h, (weight, bias) = F.relu(F.linear(z, *decoder[0])), decoder[1]
+    h = (h @ turned(weight).T + turned(bias)).unflatten(1, (channels, side, side))
+    for weight, bias in decoder[2:]:
+        h = F.conv_transpose2d(F.relu(h), weight, bias, stride=2, padding=1)
+    return encoded, h.movedim(1, -1)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "channels", "side"),
+    [
+        (small_conv, 16, 6, 4),
+        (partial(small_conv, size=8), 8, 6, 2),
+        (partial(small_conv, size=12, channels=(3, 5)), 12, 5, 6),
+        (partial(small_conv, size=8, channels=(3, 2, 4, 7)), 8, 7, 1),
+        (vae.conv, 64, 64, 4),
+    ],
+)
+def test_convolutions_are_those_of_a_plain_network(build, size, channels, side):
+    """Twice each, for x that lies in memory colours last and colours first."""
+    model = seeded(build, 2).double()
+    k = model.decoder[0].in_features
+    x, z = inputs((size, size, 3), k, 3, dtype=torch.float64)
+    expected = plain_conv(model, x, z, channels, side)
+    torch.testing.assert_close((model.encoder(x), model.decoder(z)), expected)
+    torch.testing.assert_close(model.encoder(x.movedim(-1, 1).contiguous().movedim(1, -1)), expected[0])
+
+
+def test_options_of_convolutions():
+    model = small_conv(activation=nn.Tanh, sigma2=0.25, channels=(1, 2, 4))
+    assert model.log_sigma2.exp().item() == pytest.approx(0.25)
+    kinds = [type(layer) for layer in [*model.encoder, *model.decoder]]
+    assert kinds.count(nn.Tanh) == 6 and nn.ReLU not in kinds
+    assert model.decode(model.encode(torch.zeros(2, 16, 16, 1))[0]).shape == (2, 16, 16, 1)
+
+
+def test_images_lie_in_memory_as_they_came():
+    """Permute copies nothing, and its name is what a checkpoint knows it by."""
+    x = torch.rand(2, 5, 4, 3)
+    found = vae.Permute(0, 3, 1, 2)(x)
+    assert torch.equal(found, x.permute(0, 3, 1, 2)) and found.data_ptr() == x.data_ptr()
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(vae.Permute(0, 2, 3, 1)(found), x)
+    assert str(vae.Permute(0, 3, 1, 2)) == "Permute((0, 3, 1, 2))"
+
+
 def test_kl_of_a_nearly_collapsed_unit_keeps_its_digits_in_float32():
     """log var = t and mean 0 give t^2 / 4 to leading order; with exp(t) - 1 float32 would lose it all."""
     model = small(hidden=(), k=1)
@@ -100,6 +256,12 @@ def test_products_in_bfloat16_give_terms_in_float32():
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == torch.float32 and not torch.equal(one, other)
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_convolutions_take_their_turns(kind):
+    stack = vae.Stack([KINDS[kind][0]() for _ in range(2)])
+    assert stack.batched == (kind in ("mlp", "linear"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -210,6 +372,21 @@ def test_linear_networks_have_the_gradients_of_the_linear_vae(seed, beta):
         (lambda: vae.mlp(k=2.0), "k is 2.0; expected an integer"),
         (lambda: vae.mlp(hidden=(8, 0)), "hidden is 0; expected an integer from 1"),
         (lambda: vae.mlp(hidden=(8, "6")), "hidden is '6'; expected an integer from 1"),
+        (
+            lambda: vae.conv(size=60),
+            r"size is 60 and channels \(3, 32, 32, 64, 64\); expected an image's channels, then those of at least one "
+            "convolution, each of which halves the size",
+        ),
+        (lambda: vae.conv(size=8), "size is 8 and channels"),
+        (lambda: vae.conv(channels=(3,)), r"size is 64 and channels \(3,\); expected an image's channels, then those"),
+        (lambda: vae.conv(channels=()), r"size is 64 and channels \(\); expected"),
+        (lambda: vae.conv(channels=(3, 0)), "channels is 0; expected an integer from 1"),
+        (lambda: vae.conv(channels=(3, 4.0)), "channels is 4.0; expected an integer from 1"),
+        (lambda: vae.conv(size=0), "size is 0; expected an integer from 1"),
+        (lambda: vae.conv(size=64.0), "size is 64.0; expected an integer from 1"),
+        (lambda: vae.conv(k=0), "k is 0; expected an integer from 1"),
+        (lambda: vae.conv(dense=0), "dense is 0; expected an integer from 1"),
+        (lambda: small_conv(sigma2=-1), "sigma2 is -1.0; expected a number above 0"),
         (lambda: small(sigma2=0), "sigma2 is 0.0; expected a number above 0"),
         (lambda: small(sigma2=np.nan), "sigma2 contains NaN or infinity"),
         (

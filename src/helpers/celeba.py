@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import io
 import os
-import zipfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from helpers.data import cache_folder, sha256, write_npz
 from helpers.moments import covariance_eigenvalues
 
 SPLITS = ("train", "valid", "test")  # as CelebA numbers its partitions
-CROP, SIZE = 148, 64
+ALIGNED, CROP, SIZE = (178, 218), 148, 64  # pixels, of a published image (width, height), its square, and ours
 PACKED = {  # images of the pack and the checksum of their JPEGs
     "train": (20_000, "850fd33ec102ce1e6b407d6d0bd58a5d0eabb705afe02b1ba0e17962c0cf15e0"),
     "valid": (2_000, "762ed0a4cc7cf9a3adfa10a286b6b368ed418a62609e2e01f409003ace82c559"),
@@ -43,7 +42,8 @@ def faces(split="train"):
     Raises
     ------
     ValueError
-        When an image, a pack or a folder is damaged; the message names it.
+        When an image cannot be read, or a pack or the lists of a folder are not as published; the message names it.
+        (The images of a folder have no checksums.)
     FileNotFoundError
         When there is neither, and nothing could be downloaded; the message says what to put where.
     """
@@ -57,13 +57,16 @@ def faces(split="train"):
         if (root / "celeba" / "img_align_celeba").is_dir():
             return _from_folder(root, split)
     try:
-        return _from_folder(cache_folder(), split, download=True)
-    except (OSError, RuntimeError, ImportError) as error:
+        from torchvision.datasets import CelebA
+
+        CelebA(cache_folder(), split, download=True)
+    except Exception as error:  # of many kinds: torchvision's, requests', and those of gdown, which it calls
         raise FileNotFoundError(
             f"CelebA is neither under $BOOK_DATA ({os.environ.get('BOOK_DATA') or 'not set'}) nor in the cache "
             f"({cache_folder()}), and could not be downloaded: {error}. Put the published files, img_align_celeba "
             "unpacked and the five lists, into a folder celeba, and set BOOK_DATA to the folder that holds it"
         ) from error
+    return _from_folder(cache_folder(), split)
 
 
 def crop(image):
@@ -87,20 +90,21 @@ def _open(source, name):
     return image
 
 
-def _from_folder(root, split, download=False):
+def _from_folder(root, split):
     from torchvision.datasets import CelebA
     from tqdm import tqdm
 
     try:
-        dataset = CelebA(root, split, download=download)
+        dataset = CelebA(root, split)
     except RuntimeError as error:
-        if download:
-            raise
         raise ValueError(f"{Path(root) / 'celeba'} is not as published: {error}") from error
     folder = Path(root) / dataset.base_folder / "img_align_celeba"
     images = np.empty((len(dataset.filename), SIZE, SIZE, 3), np.uint8)
     for i, name in enumerate(tqdm(dataset.filename, "faces", unit="image", delay=2)):
-        images[i] = crop(_open(folder / name, folder / name))
+        image = _open(folder / name, folder / name)
+        if image.size != ALIGNED:
+            raise ValueError(f"{folder / name} has {image.size} pixels; expected {ALIGNED}")
+        images[i] = crop(image)
     return images
 
 
@@ -121,9 +125,9 @@ def _jpegs(path, split):
     try:
         with np.load(path) as pack:
             content, offsets, partition = pack["jpeg"].tobytes(), pack["offsets"], pack["partition"]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        return [content[offsets[i] : offsets[i + 1]] for i in np.flatnonzero(partition == SPLITS.index(split))]
+    except Exception as error:  # of many kinds: NumPy's, zipfile's, zlib's
         raise ValueError(f"{path} is no readable pack of faces: {error}") from error
-    return [content[offsets[i] : offsets[i + 1]] for i in np.flatnonzero(partition == SPLITS.index(split))]
 
 
 def _part_name(split):
@@ -151,8 +155,10 @@ def eigenvalues():
 
 
 def record_eigenvalues(folder):
-    """Write the record of `eigenvalues` into `folder`: two minutes and 6 GB."""
+    """Write the record of `eigenvalues` into `folder`: some minutes, and gigabytes of memory."""
     x = faces("train")
+    if len(x) != PACKED["train"][0]:
+        raise ValueError(f"there are {len(x)} training images; expected the {PACKED['train'][0]} of the pack")
     found = covariance_eigenvalues(x.reshape(len(x), -1)) / 255**2
     write_npz(
         Path(folder) / EIGENVALUES,

@@ -36,7 +36,7 @@ def latent_plane(model, x, steps=5):
     if len(x) != 3:
         raise ValueError(f"x has {len(x)} images; expected 3, of the three corners of a plane")
     a, b, c = model.encode(x)[0]
-    share = torch.linspace(0, 1, integer("steps", steps, 2, 2**31), device=a.device)
+    share = torch.linspace(0, 1, integer("steps", steps, 2, 2**31), dtype=a.dtype, device=a.device)
     z = a + share[None, :, None] * (b - a) + share[:, None, None] * (c - a)
     return model.decode(z.flatten(0, 1)).unflatten(0, (steps, steps))
 
