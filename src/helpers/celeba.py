@@ -3,8 +3,8 @@
 A folder ``celeba`` as published, read through torchvision, or a folder ``CelebA64`` with a pack: the same crops,
 stored as JPEGs in one ``.npz`` without pickles. Both are looked for in ``$BOOK_DATA``, then in the user's cache, into
 which torchvision otherwise downloads the published files. The images are for non-commercial research and may not be
-passed on, so of them the package carries only the eigenvalues of their covariance. ``python -m helpers.celeba`` writes
-that record again, or a pack of one part.
+passed on, so the package carries none: the eigenvalues of their covariance, which ``python -m helpers.celeba`` finds
+again, and in the records of runs what networks made of a few. The same command writes a pack of one part.
 """
 
 import argparse

@@ -169,14 +169,19 @@ def _evaluate(model, x, device):
 
 @torch.no_grad()
 def _pictures(stack, x, device):
-    """Figures 10 and 11 of every member: variables for the record."""
+    """Figures 10 and 11 of every member, as variables for the record.
+
+    The images themselves are not among them, since those of some data sets may not be passed on. How far each
+    reconstruction, as it is shown, is from each of them is: "distance", squared, of reconstruction i from image j.
+    """
     images, models = scaled(torch.tensor(x, device=device)), [stack.member(m) for m in range(len(stack))]
-    one, many = ("height", "width", "colour"), [pictures.reconstruct(model, images) for model in models]
+    one, found = ("height", "width", "colour"), [pictures.reconstruct(model, images) for model in models]
     planes = [pictures.latent_plane(model, images[:3]) for model in models]
+    distance = [(made.clamp(0, 1)[:, None] - images).square().flatten(2).sum(2) for made in found]
     return {
-        "original": (("image", *one), pictures.to_record(images)),
-        "reconstructed": (("member", "image", *one), pictures.to_record(torch.stack(many))),
+        "reconstructed": (("member", "image", *one), pictures.to_record(torch.stack(found))),
         "plane": (("member", "row", "column", *one), pictures.to_record(torch.stack(planes))),
+        "distance": (("member", "image", "other"), torch.stack(distance).cpu().numpy()),
     }
 
 
