@@ -97,7 +97,7 @@ def _three_plans(members, early):
     }
 
 
-def _faces_plans(members):
+def _faces_plans(members, laptop_epochs):
     """Plans on faces, for quick on patches of photographs. They are few and the steps with them, so all is shorter."""
 
     def plan(data, network, rates, annealing, epochs, batch_size, precision):
@@ -107,7 +107,7 @@ def _faces_plans(members):
 
     return {
         "quick": plan("patches", PATCHES, (2e-3,), 6, 16, 16, "float32"),
-        "laptop": plan("faces", FACES, (1e-3,), 4, 10, 64, "bfloat16"),
+        "laptop": plan("faces", FACES, (1e-3,), 4, laptop_epochs, 64, "bfloat16"),
         "paper": plan("faces", FACES, FACE_RATES, 10, 30, 128, "tf32"),
     }
 
@@ -189,9 +189,9 @@ STUDIES["mnist-sigma-init"] = Study("Figure 6: where a learned noise variance st
 STUDIES |= _sensitivity()
 STUDIES["faces-learned"] = Study(
     "Figures 7, 8, 10 and 11: convolutional VAEs on faces, noise variance learned, with and without annealing",
-    _faces_plans(partial(_learned, rule="closed form")),
+    _faces_plans(partial(_learned, rule="closed form"), 10),
 )
-STUDIES["faces-fixed"] = Study("Figure 9: the same with fixed noise variances", _faces_plans(_fixed))
+STUDIES["faces-fixed"] = Study("Figure 9: the same with fixed noise variances", _faces_plans(_fixed, 4))
 for _study in ("faces-learned", "faces-fixed"):
     STUDIES[f"{_study}-longer"] = Study(
         f"{STUDIES[_study].title.split(':')[0]}: longer, at the best learning rate, two seeds",
