@@ -25,7 +25,7 @@ FLOORS = {  # design: nothing imports upward
     "train": {"_validation", "checkpoint", "collapse", "lockstep", "vae"},
     "records": set(),
     "pictures": {"_validation"},
-    "experiments": {"celeba", "collapse", "data", "pictures", "records", "train"},
+    "experiments": {"celeba", "collapse", "data", "lockstep", "pictures", "records", "train"},
     "designs": {"experiments", "records", "train", "vae"},
     "studies": {"designs", "experiments", "lockstep", "records", "studies"},
 }

@@ -101,6 +101,7 @@ def test_the_record_says_what_was_trained_and_how():
         "epochs": 3,
         "batch_size": 256,
         "snapshots": [1, 3],
+        "pictures": [],
     }
     assert part["data_sha256"] == data.sha256(data.digits_bytes())
     assert part["commit"] == experiments.commit()

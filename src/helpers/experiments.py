@@ -16,7 +16,8 @@ import xarray as xr
 from tqdm import tqdm
 
 from helpers import celeba, collapse, data, pictures, records
-from helpers.train import scaled, train
+from helpers.lockstep import rows_at_a_time, scaled
+from helpers.train import train
 
 
 def _mnist():
@@ -158,7 +159,8 @@ UNITS = ("kl_per_unit", "variance_of_mean", "second_moment", "quantile")
 @torch.no_grad()
 def _evaluate(model, x, device):
     """The numbers of `collapse.evaluate`, a dict; NaN, all of them, where a member's are beyond float32."""
-    batches = (scaled(torch.tensor(x[i : i + 2000], device=device)) for i in range(0, len(x), 2000))
+    rows = rows_at_a_time(x[0].size)
+    batches = (scaled(torch.tensor(x[i : i + rows], device=device)) for i in range(0, len(x), rows))
     try:
         found = collapse.evaluate(batches, model.encode, model.decode, float(model.log_sigma2.double().exp()))
     except ValueError:  # after a learning rate far too large; the other members are not to suffer for it

@@ -23,6 +23,11 @@ def scaled(x):
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
+def rows_at_a_time(n):
+    """Samples of n numbers that an evaluation takes at a time: 2000, or what 8 MB hold where they are large."""
+    return max(1, min(2000, 2**21 // n))
+
+
 class Lockstep:
     """A run's next epochs on `data`, a tensor (N, ...) on the device that trains. `epoch` does one."""
 

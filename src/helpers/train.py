@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from helpers import checkpoint, collapse
 from helpers._validation import finite_array, integer, positive
-from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, scaled
+from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, rows_at_a_time, scaled
 from helpers.vae import Stack
 
 RULES = ("fixed", "adam", "closed form")
@@ -248,12 +248,12 @@ def _start(build, members, device):
 
 
 @torch.no_grad()
-def unit_statistics(stack, data, batch_size=2048):
+def unit_statistics(stack, data):
     """`collapse.unit_statistics` of every member over all of `data`, each (M, k); NaN where one is beyond float32."""
     rows = []
     for m in range(len(stack)):
         encode = stack.member(m).encode
-        outputs = [encode(scaled(batch)) for batch in data.split(batch_size)]
+        outputs = [encode(scaled(batch)) for batch in data.split(rows_at_a_time(data[0].numel()))]
         mean, logvar = (torch.cat(part) for part in zip(*outputs, strict=True))
         try:
             rows.append(collapse.unit_statistics(mean, logvar)._asdict())
