@@ -191,7 +191,8 @@ for values, name, line in ((lam_faces, f"{count:,} faces", "-"), (lam[:511], "51
     ax.loglog(np.arange(1, values.size + 1), values, line, label=name)
 for s in designs.SIGMA2:
     ax.axhline(s, color="0.6", linewidth=0.8)
-    ax.annotate(f"σ² = {s:g}", (1.1, s), (0, 2), textcoords="offset points", fontsize=9, color="0.35")
+    above = (0, -10 if s == 0.05 else 2)  # two of the lines are close
+    ax.annotate(f"σ² = {s:g}", (1.1, s), above, textcoords="offset points", fontsize=9, color="0.35")
 ax.axvline(500, color="0.4", linestyle=":")
 ax.set(xlabel="i (dotted: 500, the latents)", ylabel="eigenvalue $\\lambda_i$ (pixel units squared)", ylim=(1e-6, None))
 _ = ax.legend()
@@ -357,7 +358,8 @@ plots.show_source(pictures.latent_plane)
 # %%
 best_live = int(np.argmax(live.elbo.values[:2]))  # of the two with learned variance
 network = run.stack.member(best_live)
-corners = torch.tensor(patches[:3]) / 255
+images = patches[list(plan.pictures)]
+corners = torch.tensor(images[:3]) / 255
 with torch.no_grad():
     plane, decoded = pictures.latent_plane(network, corners), pictures.reconstruct(network, corners)
     means = network.encode(corners)[0]
@@ -382,18 +384,21 @@ def mosaic(ax, images, title):
 def draw_pictures(record, m, originals=None):
     """Figures 10 and 11 of member m: reconstructions, below the originals where these may be shown, and the plane."""
     found, plane = pictures.from_record(record.reconstructed[m]), pictures.from_record(record.plane[m])
-    fig, axes = plots.figure(1, 2, width=11, height=4.4, width_ratios=(4, 5))
-    if originals is None:
-        mosaic(axes[0], found.reshape(2, 4, *found.shape[1:]), "eight reconstructions")
-    else:
-        halves = (originals[:4], found[:4], originals[4:], found[4:])
-        mosaic(axes[0], np.stack(halves), "eight images, and below each its reconstruction")
+    rows, title = [found[:4], found[4:]], "eight reconstructions"
+    if originals is not None:
+        rows, title = (
+            [originals[:4], rows[0], originals[4:], rows[1]],
+            "eight images, and below each its reconstruction",
+        )
+    ratio = 4 / len(rows)
+    fig, axes = plots.figure(1, 2, width=4 * ratio + 4.3, height=4.4, width_ratios=(ratio, 1))
+    mosaic(axes[0], np.stack(rows), title)
     mosaic(axes[1], plane, "a plane through three means")
     return fig
 
 
 # %% mystnb={"image": {"alt": "Eight patches of photographs above their blurred reconstructions; five by five decoded points of the plane through the first three"}} tags=["nbval-ignore-output"]
-fig = draw_pictures(live, best_live, patches[:8])
+fig = draw_pictures(live, best_live, images)
 _ = fig.suptitle("as Figures 10 and 11: " + records.label(live), fontsize=9.5)
 
 # %% [markdown]
@@ -512,13 +517,14 @@ them, at $b + c - a$: on average farther from the centre than any one of them ([
 ## Verdicts
 
 What the paper claims, stated so that a run on faces can decide it; a run on patches decides nothing. Its figures of faces have
-no numbers in the text. A verdict is about the run that it names and no longer one. For the two figures of pictures
+no numbers in the text, so "better" and "smaller" need a margin, and it is ours. A verdict is about the run that it names and no
+longer one. For the two figures of pictures
 the paper claims nothing that could be measured; what we ask of them, and the thresholds, are ours.
 """
 
 # %%
 scorecard = Scorecard("11_faces")
-LEVELS = (0.01, 0.1)  # nats
+LEVELS, MARGIN = (0.01, 0.1), 0.01  # in nats; what a difference must be at least, of the smaller value
 RULE = "with σ² set to the error per pixel after every epoch, "
 
 
@@ -543,9 +549,9 @@ def listed(values, form):
 # %%
 _ = judge(
     "Figure 7",
-    RULE + "annealing ends with the higher training ELBO",
+    RULE + f"annealing ends with a training ELBO higher by at least {MARGIN:.0%}",
     faces,
-    lambda: [a > b for a, b in pairs(lambda record: record.elbo.values)],
+    lambda: [a - b >= MARGIN * abs(b) for a, b in pairs(lambda record: record.elbo.values)],
     '"a better final ELBO value"',
     lambda: listed(pairs(lambda record: record.elbo.values), "{:,.0f} against {:,.0f}"),
 )
@@ -553,9 +559,9 @@ _ = judge(
 # %%
 _ = judge(
     "Figure 8",
-    RULE + "annealing ends with the smaller σ²",
+    RULE + f"annealing ends with a σ² smaller by at least {MARGIN:.0%}",
     faces,
-    lambda: [a < b for a, b in pairs(lambda record: record.sigma2.values)],
+    lambda: [b - a >= MARGIN * a for a, b in pairs(lambda record: record.sigma2.values)],
     '"KL-Annealing enables a smaller σ² to be learned"',
     lambda: listed(pairs(lambda record: record.sigma2.values), "{:.5f} against {:.5f}"),
 )

@@ -106,7 +106,9 @@ def test_quick_study_of_faces_end_to_end(tmp_path, monkeypatch, capsys):
     assert record["count"].values.tolist() == [512, 512] and record.sizes["unit"] == plan.network.keywords["k"]
     assert record.reconstructed.shape == (2, 8, 64, 64, 3) and "original" not in record
     assert record.plane.shape == (2, 5, 5, 64, 64, 3)
-    found, images = (x / 255.0 for x in (pictures.from_record(record.reconstructed), data.patches(64, 512)[:8]))
+    found, images = (
+        x / 255.0 for x in (pictures.from_record(record.reconstructed), data.patches(64, 512)[list(plan.pictures)])
+    )
     distance = ((found[:, :, None] - images) ** 2).sum(axis=(3, 4, 5))
     np.testing.assert_allclose(record.distance, distance, rtol=0.01)  # of pictures rounded to 256 levels
     corners = pictures.from_record(record.plane.values[:, [0, 0, -1], [0, -1, 0]])
