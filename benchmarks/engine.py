@@ -251,7 +251,7 @@ def on_cpu(rounds, seconds):
             "ours, float32, 1 member": Apart(Engine, x, 1, batch_size, "float32"),
             f"ours, float32, {several} members": Apart(Engine, x, several, batch_size, "float32"),
             f"ours, bfloat16, {several} members": Apart(Engine, x, several, batch_size, "bfloat16"),
-            "ours, bfloat16, 2 processes": Apart(Engine, x, 1, batch_size, "bfloat16", processes=2),
+            f"ours, bfloat16, 2 processes of {several}": Apart(Engine, x, several, batch_size, "bfloat16", processes=2),
             "pythae's trainer": Apart(pythae_trainer, x, batch_size, vae.mlp),
             "pythae's trainer, 2 processes": Apart(pythae_trainer, x, batch_size, vae.mlp, processes=2),
             "DataLoader loop": Apart(loader_loop, x, batch_size, vae.mlp),

@@ -710,6 +710,8 @@ else:
     ways6 = {"annealed": select(best6, designs.is_annealed(best6)), "β = 1": select(best6, ~designs.is_annealed(best6))}
     show_account(*ways6.values(), n_mnist)
     print("learning rates chosen:", *(f"{name}: {part.set_learning_rate.values[0]:g}" for name, part in ways6.items()))
+    linear = spectrum.elbo(lam_mnist, k_mnist, spectrum.learned_sigma2(lam_mnist, k_mnist))
+    print(f"ELBO of the best linear VAE with {k_mnist} latents: {linear:.1f}")
 
 # %% mystnb={"image": {"alt": "Figure 6 on MNIST: ELBO and learned variance over training and inactive units at the end, with annealing and without"}}
 if figure6 is None:
