@@ -149,7 +149,7 @@ class Stack:
     """M networks of one architecture, evaluated together: each parameter is one tensor (M, ...).
 
     Networks of ``Linear`` layers are evaluated as one, their products batched. Convolutions take their turns, member
-    after member: as one they would be a convolution in M groups, which on a CPU takes twice as long as M of them.
+    after member: as one they would be a convolution in M groups, which was slower on the CPU we tried.
 
     Parameters
     ----------
