@@ -106,7 +106,7 @@ def _faces_plans(members, laptop_epochs):
         return Plan(data, network, members(rates, annealing), epochs, batch_size, snapshots, precision, shown)
 
     return {
-        "quick": plan("patches", PATCHES, (2e-3,), 6, 16, 16, "float32"),
+        "quick": plan("patches", PATCHES, (2e-3,), 5, 12, 16, "float32"),
         "laptop": plan("faces", FACES, (1e-3,), 4, laptop_epochs, 64, "bfloat16"),
         "paper": plan("faces", FACES, FACE_RATES, 10, 30, 128, "tf32"),
     }
