@@ -9,7 +9,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 r"""
 # Convolutional VAEs on faces: Figures 7 to 11
