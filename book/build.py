@@ -49,6 +49,11 @@ def build_book():
     (build / "ledger.json").write_text(json.dumps(checks, indent=1), encoding="utf-8")
     table = ledger_page.table(checks, ledger_page.headings(notebooks))
     fill(source / "book" / "ledger.md", "ledger", table)
+    certificates = ledger_page.certificates(ledger)
+    (build / "certificates.json").write_text(json.dumps(certificates, indent=1), encoding="utf-8")
+    fill(source / "book" / "ledger.md", "certificates", ledger_page.certificates_table(certificates))
+    errata = source / "book" / "errata.md"
+    errata.write_text(ledger_page.mark_exact(errata.read_text(encoding="utf-8"), certificates), encoding="utf-8")
     rows = scorecard_page.merge(scorecard)
     (build / "scorecard.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     fill(source / "book" / "scorecard.md", "scorecard", scorecard_page.table(rows))

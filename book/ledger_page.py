@@ -3,6 +3,8 @@
 import json
 import re
 
+CERTIFICATES = "certificates-"  # what the names of their files begin with
+
 # What each numbered equation of the paper says, in a few words.
 EQUATIONS = {
     1: "the pPCA model: prior and observation",
@@ -42,8 +44,46 @@ EQUATIONS = {
 
 def merge(folder):
     """The checks that the notebooks left in `folder` as one JSON file each, in one list ordered by equation."""
-    checks = [check for file in sorted(folder.glob("*.json")) for check in json.loads(file.read_text(encoding="utf-8"))]
+    files = [file for file in sorted(folder.glob("*.json")) if not file.name.startswith(CERTIFICATES)]
+    checks = [check for file in files for check in json.loads(file.read_text(encoding="utf-8"))]
     return sorted(checks, key=lambda check: check["equation"])
+
+
+def certificates(folder):
+    """The certificates that the notebooks left in `folder`, in one list ordered by chapter."""
+    files = sorted(folder.glob(f"{CERTIFICATES}*.json"))
+    return [one for file in files for one in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def certificates_table(found):
+    """The table of what was decided exactly: each claim, the arithmetic, the numbers and the chapter."""
+    lines = ["| what is certified | arithmetic | the numbers | shown in |", "|---|---|---|---|"]
+    for one in found:
+        chapter = int(one["notebook"].split("_")[0])
+        link = f"[Chapter {chapter}](../notebooks/{one['notebook']}.ipynb)"
+        evidence = f"`{one['evidence']}`".replace("|", r"\|")
+        lines.append(f"| {one['claim']} | {one['arithmetic']} | {evidence} | {link} |")
+    count = f"**{len(found)} claims are certified**, each by a cell that computes without rounding."
+    return "\n".join([count, "", ":::{table}", ":class: certificates", "", *lines, ":::"])
+
+
+def mark_exact(errata, found):
+    """The errata page's text with "exact" in the rows that a certificate decides.
+
+    Raises
+    ------
+    SystemExit
+        When the words by which a certificate names its row are in no row of the page, or in several.
+    """
+    lines = errata.splitlines()
+    for words in sorted({one["erratum"] for one in found if one["erratum"]}):
+        rows = [i for i, line in enumerate(lines) if line.startswith("| ") and words in line]
+        if len(rows) != 1:
+            raise SystemExit(f"errata.md has {len(rows)} rows with {words!r}, which a certificate names; expected one")
+        before, last = lines[rows[0]].removesuffix(" |").rsplit(" | ", 1)
+        if not last.startswith("**exact**"):
+            lines[rows[0]] = f"{before} | **exact**, {last} |"
+    return "\n".join(lines) + "\n"
 
 
 def headings(notebooks):

@@ -40,7 +40,8 @@ if importlib.util.find_spec("helpers") is None:
             "elsewhere, set the environment variable BOOK_REPOSITORY to the address of the book's git repository."
         )
     address = repository if repository.startswith("git+") else f"git+{repository}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", address], check=True)
+    package = f"posterior-collapse-book[exact] @ {address}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
 
 # %% tags=["parameters"]
 profile = "quick"

@@ -1,9 +1,13 @@
 """The ledger: what it accepts, what turns it red, and what it writes."""
 
 import json
+from fractions import Fraction
 
+import flint
+import ledger_page
 import numpy as np
 import pytest
+import sympy as sp
 
 from helpers.ledger import KINDS, CheckFailed, Ledger, relative_error
 
@@ -65,3 +69,66 @@ def test_nothing_is_written_unless_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Ledger("x").check(5, "m", "algebra", 2.0, 2.0, tolerance=1e-9)
     assert not list(tmp_path.iterdir())
+
+
+HALF = sp.Rational(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("left", "relation", "right", "arithmetic"),
+    [
+        (712, "==", 712, "integer"),
+        (Fraction(1, 3), "<", Fraction(1, 2), "rational"),
+        (flint.fmpq(1, 3), ">=", flint.fmpq(1, 3), "rational"),
+        (sp.Matrix([[1, HALF]]), "!=", sp.Matrix([[1, 0]]), "rational"),
+        ((sp.sqrt(5) - 1) ** 2, "==", 6 - 2 * sp.sqrt(5), "algebraic"),
+        (sp.log(2), ">", HALF, "algebraic"),
+        (flint.arb(2).sqrt(), "<", flint.arb(3).sqrt(), "ball"),
+        ([1, Fraction(3, 2)], "==", [1, Fraction(3, 2)], "rational"),
+    ],
+)
+def test_a_certificate_decides_exactly(left, relation, right, arithmetic, capsys):
+    ledger = Ledger("x")
+    ledger.certify("a claim", left, relation, right)
+    assert ledger.certificates[0].passed and ledger.certificates[0].arithmetic == arithmetic
+    assert capsys.readouterr().out.startswith(f"Exact · {arithmetic} · a claim: ")
+
+
+@pytest.mark.parametrize(
+    ("left", "relation", "right"),
+    [
+        (711, "==", 712),
+        (sp.sqrt(2) ** 2, "!=", sp.Integer(2)),
+        ([1, 2], "==", [1]),
+        (flint.arb(1, 0.5), "<", flint.arb(1.2)),  # the ball reaches beyond
+        (flint.arb(1, 0.5), "==", flint.arb(1, 0.5)),
+        (sp.Symbol("x"), ">", sp.Integer(0)),  # undecided is not proved
+    ],
+)
+def test_what_does_not_provably_hold_raises(left, relation, right):
+    ledger = Ledger("x")
+    with pytest.raises(CheckFailed, match="a claim: it does not hold"):
+        ledger.certify("a claim", left, relation, right)
+    assert not ledger.certificates[0].passed
+
+
+@pytest.mark.parametrize("rounded", [1.0, True, np.float64(1), np.eye(2), sp.Float(1), sp.nan, "1", [], None])
+def test_a_certificate_refuses_what_may_be_rounded(rounded):
+    with pytest.raises(ValueError, match=r"left is .*expected integers, fractions"):
+        Ledger("x").certify("a claim", rounded, "==", 1)
+
+
+def test_certificates_reach_the_ledger_and_their_row_of_the_errata(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_LEDGER", str(tmp_path))
+    ledger = Ledger("02_stability")
+    ledger.check(5, "m", "algebra", 2.0, 2.0, tolerance=1e-9)
+    ledger.certify("two is two", 2, "==", 2, erratum="is three")
+    found = ledger_page.certificates(tmp_path)
+    assert len(ledger_page.merge(tmp_path)) == 1 and [one["claim"] for one in found] == ["two is two"]
+    table = ledger_page.certificates_table(found)
+    assert "`2 == 2`" in table and "notebooks/02_stability.ipynb" in table
+    page = "| place | printed | shown in |\n|---|---|---|\n| Eq. 1 | is three | [Eq. 1](x) |\n| Eq. 2 | b | [y](y) |\n"
+    marked = ledger_page.mark_exact(page, found)
+    assert marked.splitlines()[2] == "| Eq. 1 | is three | **exact**, [Eq. 1](x) |" and marked.count("exact") == 1
+    with pytest.raises(SystemExit, match="2 rows with 'is three'"):
+        ledger_page.mark_exact(page + "| Eq. 3 | is three | [z](z) |\n", found)

@@ -1,38 +1,132 @@
-"""Checks of arguments: each names the argument, says what came and what was expected."""
+"""Checks of arguments: each names the argument, says what came and what was expected.
+
+Every array enters the package through `plain_array`. It takes what stands for numbers without a doubt: nested
+sequences, NumPy arrays and memory maps, data frames, dask and xarray arrays, tensors of any precision on any device.
+It refuses, with the remedy, what NumPy would turn into numbers that mean something else: the hidden entries of a
+masked array, text, dates, booleans.
+"""
 
 import numbers
 
 import numpy as np
 
+WHOLE = (np.ndarray, np.memmap, np.matrix)  # of NumPy's classes those whose entries are all that they mean
 
-def finite_array(name, value, shape):
-    """Return `value` as a new float64 array of the given shape, or raise ``ValueError``.
+
+def brief(value):
+    """A value as messages show it, on one line."""
+    return " ".join(repr(value)[:200].split())[:80]
+
+
+def plain_array(name, value, expected="numbers", truth=False):
+    """Return `value` as an ndarray of real numbers in its own precision, or raise ``ValueError``.
 
     Parameters
     ----------
     name : str
         The argument's name, for the message.
     value : array_like
-        Real numbers of any dtype.
+    expected : str
+        What to say was expected.
+    truth : bool
+        Take booleans too, as uint8: for samples, in which 0 and 1 are what they say.
+
+    Returns
+    -------
+    ndarray
+        Of an integer or floating type; the values themselves where they lie in an ndarray already, and not a copy.
+        Python objects, such as fractions or a data frame's columns of mixed types, come as float64, and missing
+        ones among them as NaN.
+    """
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise ValueError(f"{name} is a masked array; expected {expected}: fill it, or drop what is masked")
+    if isinstance(value, np.ndarray) and type(value) not in WHOLE:
+        raise ValueError(f"{name} is a {type(value).__name__}; expected {expected}: take a plain numpy.asarray of it")
+    if hasattr(value, "tocsr") or getattr(value, "is_sparse", False):
+        remedy = "to_dense()" if hasattr(value, "detach") else "toarray()"
+        raise ValueError(f"{name} is sparse; expected {expected}: densify it with {remedy}, or give moments")
+    try:
+        array = _as_ndarray(value)
+    except Exception as error:  # whatever a container raises that is none of numbers
+        raise ValueError(f"{name} is {brief(value)}; expected {expected} ({error!s:.120})") from error
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} is complex; expected real {expected}")
+    if array.dtype.kind == "b" and truth:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "b":
+        raise ValueError(f"{name} is boolean; expected {expected}: write .astype(float) if 0 and 1 are meant")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} is {brief(value)}, of type {array.dtype}; expected {expected}")
+    return array
+
+
+def _as_ndarray(value):
+    if hasattr(value, "detach"):  # a tensor, without importing torch; NumPy has no bfloat16
+        value = value.detach().cpu()
+        return (value.double() if value.is_floating_point() and value.itemsize < 4 else value).numpy()
+    array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
+    return _from_objects(array) if array.dtype == object else array
+
+
+def _from_objects(array):
+    """Real numbers that come as Python objects, in float64: fractions, integers of any size, a data frame's NA."""
+    numbers_of = np.empty(array.shape)
+    for place, entry in np.ndenumerate(array):
+        if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
+            numbers_of[place] = np.nan
+        elif isinstance(entry, numbers.Real) and not isinstance(entry, (bool, np.bool_)):
+            numbers_of[place] = float(entry)
+        else:
+            raise TypeError(f"it holds a {type(entry).__name__}")
+    return numbers_of
+
+
+def finite_array(name, value, shape, truth=False):
+    """Return `value` as a new float64 array of the given shape, or raise ``ValueError``.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value, truth
+        As for `plain_array`.
     shape : tuple
         One entry per axis: an int to require that length, a str (say ``"N"``) to accept any positive length.
     """
     expected = "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
-    if np.iscomplexobj(value):
-        raise ValueError(f"{name} is complex; expected real numbers of shape {expected}")
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {value!r:.80}; expected numbers of shape {expected}") from error
+    array = plain_array(name, value, f"numbers of shape {expected}", truth)
     fits = array.ndim == len(shape) and all(
         have == want if isinstance(want, numbers.Integral) else have > 0
         for have, want in zip(array.shape, shape, strict=True)
     )
     if not fits:
         raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} contains NaN or infinity; expected finite numbers of shape {expected}")
+    array = np.array(array, dtype=np.float64)
+    refuse_not_finite(name, array, f"finite numbers of shape {expected}")
     return array
+
+
+def refuse_not_finite(name, array, expected="finite numbers", first_row=0):
+    """Raise ``ValueError`` where an ndarray has NaN or infinity, and name the first place.
+
+    `first_row` is what to add to its row where `array` is a part of what the caller was given.
+    """
+    bad = ~np.isfinite(array)
+    if bad.any():
+        place = np.unravel_index(bad.argmax(), array.shape)
+        value = array[place]
+        at = ", ".join(str(i + first_row * (axis == 0)) for axis, i in enumerate(place))
+        where = f", first {value} at [{at}], {bad.sum()} of {array.size} entries" if array.ndim else ""
+        raise ValueError(f"{name} contains NaN or infinity{where}; expected {expected}")
+
+
+def instance(name, value, kind):
+    """Return `value`, or raise ``ValueError`` unless it is of the class `kind`, or of one of a tuple of classes."""
+    if not isinstance(value, kind):
+        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ValueError(f"{name} is {brief(value)}, of type {type(value).__name__}; expected {wanted}")
+    return value
 
 
 def positive(name, value):
@@ -43,8 +137,16 @@ def positive(name, value):
     return number
 
 
+def non_negative(name, value):
+    """Return `value` as a float, or raise ``ValueError`` unless it is a finite number from 0."""
+    number = float(finite_array(name, value, ()))
+    if number < 0:
+        raise ValueError(f"{name} is {number}; expected 0 or more")
+    return number
+
+
 def integer(name, value, low, high):
     """Return `value` as an int, or raise ``ValueError`` unless it is an integer from `low` to `high`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; expected an integer from {low} to {high}")
+        raise ValueError(f"{name} is {brief(value)}; expected an integer from {low} to {high}")
     return int(value)

@@ -28,7 +28,7 @@ def _checked(x, W, mu, name="x"):
 
 
 def _unit_interval(name, x):
-    x = finite_array(name, x, ("N", "n"))
+    x = finite_array(name, x, ("N", "n"), truth=True)
     if x.min() < 0 or x.max() > 1:
         raise ValueError(f"{name} has values from {x.min()} to {x.max()}; expected them in [0, 1]")
     return x

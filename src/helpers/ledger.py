@@ -1,18 +1,23 @@
-"""The equation ledger: which equation was checked, by what means, to what error.
+"""The equation ledger: which equation was checked, by what means, to what error; and what was proved exactly.
 
 A chapter opens a `Ledger` and passes every check through it. A check compares two computations of the same
-quantity, prints one line that is the same on every machine, and raises when they differ. When the environment
-variable ``BOOK_LEDGER`` names a folder, what was checked is also written there as JSON; the book's ledger page
-is made from those files.
+quantity, prints one line that is the same on every machine, and raises when they differ. A certificate decides a
+claim in exact arithmetic, with no tolerance. When the environment variable ``BOOK_LEDGER`` names a folder, both are
+also written there as JSON; the book's ledger and errata pages are made from those files.
 """
 
 import json
+import operator
 import os
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from helpers._validation import brief, integer, plain_array
 
 KINDS = (
     "algebra",  # another closed form, reached by another route
@@ -26,9 +31,21 @@ KINDS = (
     "enumeration",  # every case of a small problem
 )
 
+RELATIONS = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+# From the simplest on. An algebraic number is one that SymPy keeps as an expression, say with roots or logarithms;
+# a ball is an interval that provably holds the number, as FLINT computes with it.
+ARITHMETIC = ("integer", "rational", "algebraic", "ball")
+
 
 class CheckFailed(AssertionError):
-    """Two computations of the same quantity disagree."""
+    """Two computations of the same quantity disagree, or a claim does not hold."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +61,26 @@ class Entry:
     passed: bool
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """One claim that was decided exactly, as the ledger page lists it."""
+
+    claim: str
+    notebook: str
+    arithmetic: str
+    evidence: str
+    erratum: str
+    passed: bool
+
+
 def relative_error(value, reference):
     """Largest absolute difference of two arrays of one shape, relative to the largest entry of `reference`.
 
-    A NaN anywhere, or a difference of shape, makes the error infinite.
+    A NaN in `value`, or a difference of shape, makes the error infinite.
     """
-    value, reference = np.asarray(value, dtype=float), np.asarray(reference, dtype=float)
+    value, reference = _numbers("value", value), _numbers("reference", reference)
+    if np.isnan(reference).any():
+        raise ValueError("reference contains NaN; expected numbers")
     scale = np.max(np.abs(reference), initial=0.0)
     if not scale > 0:
         raise ValueError("reference is all zeros; expected a quantity whose size gives the error a scale")
@@ -57,6 +88,50 @@ def relative_error(value, reference):
         return float("inf")
     error = np.max(np.abs(value - reference)) / scale
     return float(error) if np.isfinite(error) else float("inf")
+
+
+def _numbers(name, value):
+    """Real numbers or truth values (signs, verdicts) as float64."""
+    try:
+        truth = np.asarray(value).dtype.kind == "b"
+    except Exception:  # it is for plain_array to say what is wrong with it
+        truth = False
+    return np.asarray(value, dtype=float) if truth else plain_array(name, value).astype(float)
+
+
+def arithmetic_of(name, value):
+    """Which of `ARITHMETIC` a value is exact in, the widest for a list or tuple; a floating-point one is refused."""
+    if isinstance(value, (list, tuple)) and value:
+        return max((arithmetic_of(name, part) for part in value), key=ARITHMETIC.index)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "integer"
+    if isinstance(value, Fraction):
+        return "rational"
+    library, kind = type(value).__module__.split(".")[0], type(value).__name__
+    if library == "flint" and kind.startswith(("fmpz", "fmpq", "arb")):
+        return {"fmpz": "integer", "fmpq": "rational"}.get(kind[:4], "ball")
+    if library == "sympy":
+        sympy = sys.modules["sympy"]
+        entries = list(value) if isinstance(value, sympy.MatrixBase) else [value]
+        if all(isinstance(entry, sympy.Expr) and not entry.atoms(sympy.Float, sympy.nan) for entry in entries):
+            whole = (entry.is_Integer for entry in entries), (entry.is_Rational for entry in entries)
+            return "integer" if all(whole[0]) else "rational" if all(whole[1]) else "algebraic"
+    raise ValueError(f"{name} is {brief(value)}, a {kind}; expected integers, fractions, exact SymPy numbers or balls")
+
+
+def _holds(left, relation, right):
+    """Whether a relation provably holds, entry by entry in lists; of balls, whatever the points meant are."""
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(_holds(a, relation, b) for a, b in zip(left, right, strict=True))
+    if type(left).__module__.startswith("sympy") and relation in ("==", "!="):
+        sympy = sys.modules["sympy"]
+        difference = sympy.simplify(left - right)
+        zero = difference.is_zero_matrix if isinstance(difference, sympy.MatrixBase) else difference == 0
+        return zero if relation == "==" else zero is False
+    try:
+        return bool(RELATIONS[relation](left, right))
+    except TypeError:  # SymPy cannot decide it
+        return False
 
 
 def write_rows(variable, name, rows):
@@ -82,7 +157,7 @@ class Ledger:
 
     def __init__(self, notebook):
         self.notebook = notebook
-        self.entries = []
+        self.entries, self.certificates = [], []
 
     def check(self, equation, method, kind, value, reference, tolerance):
         """Compare two computations of one quantity of the paper, record the result, raise if they differ.
@@ -106,11 +181,11 @@ class Ledger:
         CheckFailed
             When the error exceeds the tolerance.
         """
-        if equation not in range(1, 33):
-            raise ValueError(f"equation is {equation!r}; expected one of the paper's numbers, 1 to 32")
+        integer("equation", equation, 1, 32)
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
-        if not 0 <= tolerance < 0.1:
+        _text("method", method)
+        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 0.1:
             raise ValueError(f"tolerance is {tolerance!r}; expected a relative error from 0 to below 0.1")
         error = relative_error(value, reference)
         entry = Entry(equation, self.notebook, method, kind, error, float(tolerance), error <= tolerance)
@@ -120,3 +195,52 @@ class Ledger:
             raise CheckFailed(f"Eq. {equation}, {method} ({kind}): relative error {error:.3g}, allowed {tolerance:.3g}")
         bound = "exact" if tolerance == 0 else f"relative error below {tolerance:.0e}"
         print(f"Eq. {equation} · {kind} · {method}: {bound}")
+
+    def certify(self, claim, left, relation, right, erratum=""):
+        """Decide a claim exactly: compare two numbers that carry no rounding, record the outcome, raise if it fails.
+
+        Parameters
+        ----------
+        claim : str
+            What is proved, a statement in a few words.
+        left, right : int, fractions.Fraction, SymPy expression or matrix without floating-point numbers, FLINT
+            number, or a list of such; the two of the same kind.
+            FLINT's balls (``flint.arb``) satisfy an inequality only where every point of the one does with every
+            point of the other.
+        relation : {"==", "!=", "<", "<=", ">", ">="}
+            In lists, of every entry to its partner.
+        erratum : str
+            Words that one row of the errata page has and no other: the row is then marked "exact".
+
+        Raises
+        ------
+        CheckFailed
+            When the relation does not provably hold.
+        """
+        _text("claim", claim)
+        if relation not in RELATIONS:
+            raise ValueError(f"relation is {relation!r}; expected one of {', '.join(RELATIONS)}")
+        kinds = arithmetic_of("left", left), arithmetic_of("right", right)
+        arithmetic = max(kinds, key=ARITHMETIC.index)
+        evidence = f"{_shown(left)} {relation} {_shown(right)}"
+        certificate = Certificate(claim, self.notebook, arithmetic, evidence, erratum, _holds(left, relation, right))
+        self.certificates.append(certificate)
+        write_rows("BOOK_LEDGER", f"certificates-{self.notebook}", [asdict(each) for each in self.certificates])
+        if not certificate.passed:
+            raise CheckFailed(f"{claim}: it does not hold that {evidence}")
+        print(f"Exact · {arithmetic} · {claim}: {evidence}")
+
+
+def _shown(value):
+    """A number as the reader is to see it, long lists by their ends."""
+    if isinstance(value, (list, tuple)):
+        parts = [_shown(part) for part in value]
+        return "(" + ", ".join(parts if len(parts) <= 8 else [*parts[:3], "…", *parts[-2:]]) + ")"
+    if type(value).__name__ == "arb":
+        return value.str(12)
+    return str(value.tolist() if hasattr(value, "tolist") and not isinstance(value, int) else value)
+
+
+def _text(name, value):
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} is {brief(value)}; expected words")

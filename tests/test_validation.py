@@ -1,0 +1,117 @@
+"""The package's front door: every container of numbers comes in whole or is refused by name, with the remedy."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+
+from helpers._validation import finite_array, instance, integer, non_negative, plain_array, positive
+
+X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+SAME = {
+    "list": X.tolist(),
+    "integers": X.astype(int),
+    "uint8": X.astype(np.uint8),
+    "float16": X.astype(np.float16),
+    "longdouble": X.astype(np.longdouble),
+    "Fortran order": np.asfortranarray(X),
+    "strided": np.repeat(X, 2, axis=1)[:, ::2],
+    "big-endian": X.astype(">f8"),
+    "matrix": np.matrix(X),
+    "fractions": [[Fraction(v) for v in row] for row in X.tolist()],
+    "objects": X.astype(object),
+    "frame": pd.DataFrame(X, index=["a", "b", "c"]),
+    "nullable": pd.DataFrame(X).astype("Int64"),
+    "mixed columns": pd.DataFrame({"a": pd.array([1, 3, 5], dtype="Int64"), "b": X[:, 1]}),
+    "tensor": torch.tensor(X),
+    "parameter": torch.nn.Parameter(torch.tensor(X)),
+    "bfloat16": torch.tensor(X).bfloat16(),
+    "half": torch.tensor(X).half(),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_what_stands_for_numbers_enters_exactly(kind):
+    found = finite_array("x", SAME[kind], ("N", 2))
+    assert type(found) is np.ndarray and found.dtype == np.float64
+    np.testing.assert_array_equal(found, X)
+
+
+def test_a_memory_map_and_a_dask_array_enter_exactly(tmp_path):
+    dask_array = pytest.importorskip("dask.array")
+    mapped = np.memmap(tmp_path / "x", dtype=np.float64, mode="w+", shape=X.shape)
+    mapped[:] = X
+    for lazy in (mapped, dask_array.from_array(X, chunks=2)):
+        np.testing.assert_array_equal(finite_array("x", lazy, ("N", 2)), X)
+
+
+class Tagged(np.ndarray):
+    """An array whose class might mean anything, say a unit."""
+
+
+REFUSED = {
+    "masked": (np.ma.masked_equal(X, 4.0), "x is a masked array.*fill it"),
+    "list of masked": ([np.ma.masked_equal(X[0], 2.0)], "x is a masked array"),
+    "subclass": (X.view(Tagged), "x is a Tagged.*numpy.asarray"),
+    "sparse": (scipy.sparse.csr_matrix(X), "x is sparse.*toarray"),
+    "sparse tensor": (torch.tensor(X).to_sparse(), "x is sparse.*to_dense"),
+    "meta tensor": (torch.tensor(X, device="meta"), "x is tensor"),
+    "complex": (X + 1j, "x is complex"),
+    "complex tensor": (torch.tensor(X + 1j), "x is complex"),
+    "boolean": (X > 2, "x is boolean.*astype"),
+    "boolean tensor": (torch.tensor(X > 2), "x is boolean"),
+    "text": ([["1", "2"]], "x is .*expected numbers"),
+    "bytes": ([[b"1", b"2"]], "x is .*expected numbers"),
+    "text column": (pd.DataFrame({"a": ["1", "2"]}), "x is .*expected numbers"),
+    "boolean column": (pd.DataFrame({"a": [True, False], "b": [1.0, 2.0]}), "x is .*holds a bool"),
+    "dates": (np.array([["2019-11-06"]], "datetime64[D]"), "datetime64"),
+    "durations": (np.array([[1]], "timedelta64[s]"), "timedelta64"),
+    "structured": (np.zeros((2, 2), [("a", float)]), "x is .*expected numbers"),
+    "ragged": ([[1.0], [1.0, 2.0]], "x is .*expected numbers"),
+    "decimal": ([[Decimal("0.1")]], "holds a Decimal"),
+    "huge": ([[10**400]], "x is .*expected numbers"),
+    "nothing": (None, r"x has shape \(\)"),
+    "dict": ({"a": 1}, "holds a dict"),
+    "generator": ((row for row in X), "holds a generator"),
+    "axes": (X[0], r"x has shape \(2,\); expected \(N, 2\)"),
+    "empty": (X[:0], r"x has shape \(0, 2\)"),
+    "missing": (pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [1, 2]}), r"first nan at \[1, 0\]"),
+    "NaN": (np.where(X == 4, np.nan, X), r"x contains NaN or infinity, first nan at \[1, 1\], 1 of 6"),
+    "infinity": (np.where(X > 4, -np.inf, X), r"first -inf at \[2, 0\], 2 of 6"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_might_mean_something_else_is_refused_by_name(kind):
+    value, message = REFUSED[kind]
+    with pytest.raises(ValueError, match=message):
+        finite_array("x", value, ("N", 2))
+
+
+def test_booleans_are_samples_where_asked_for():
+    for truth in (X > 2, torch.tensor(X > 2)):
+        assert plain_array("x", truth, truth=True).dtype == np.uint8
+        np.testing.assert_array_equal(finite_array("x", truth, ("N", 2), truth=True), X > 2)
+
+
+def test_a_plain_array_is_not_copied():
+    assert plain_array("x", X) is X
+
+
+def test_numbers():
+    assert positive("s", np.float32(2)) == positive("s", torch.tensor(2.0)) == 2.0
+    assert non_negative("beta", 0) == 0.0 and integer("k", np.int64(3), 1, 3) == 3
+    for bad in (True, "1", 1j, [1.0], None, np.nan, -1.0, np.datetime64("2019-11-06")):
+        with pytest.raises(ValueError, match=r"^s "):
+            positive("s", bad)
+        with pytest.raises(ValueError, match=r"^beta "):
+            non_negative("beta", bad)
+    for bad in (True, 1.0, "1", 0, 4, None, 10**400):
+        with pytest.raises(ValueError, match=r"^k is"):
+            integer("k", bad, 1, 3)
+    with pytest.raises(ValueError, match="m is 1, of type int; expected dict or list"):
+        instance("m", 1, (dict, list))
