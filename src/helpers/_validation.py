@@ -57,7 +57,7 @@ def plain_array(name, value, expected="numbers", truth=False):
     if array.dtype.kind == "b":
         raise ValueError(f"{name} is boolean; expected {expected}: write .astype(float) if 0 and 1 are meant")
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} is {brief(value)}, of type {array.dtype}; expected {expected}")
+        raise ValueError(f"{name} is {brief(value)}; expected {expected}, not {array.dtype}")
     return array
 
 
