@@ -54,7 +54,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from helpers import celeba, data, designs, experiments, pictures, plots, records, spectrum, studies, vae
+from helpers import celeba, data, designs, experiments, pictures, plots, records, spectrum, standing, studies, vae
 from helpers.moments import Moments, covariance_eigenvalues
 from helpers.scorecard import Scorecard
 
@@ -514,8 +514,21 @@ What the paper claims, stated so that a run on faces can decide it; a run on pat
 no numbers in the text, so "better" and "smaller" need a margin. It is ours, and was set after the laptop run had been seen, where without it a difference
 of $\sigma^2$ in the last digit printed would have counted. A verdict is about the run that it names and no
 longer one. For the two figures of pictures
-the paper claims nothing that could be measured; what we ask of them, and the thresholds, are ours.
+the paper claims nothing that could be measured; they are shown, and not judged.
+
+A run that ends far below the best linear VAE, or still changes by more than a claim turns on, cannot decide
+([chapter 9](09_fixed_variance.ipynb#verdicts)). All that $z$ can say passes through the dense layer of 256, so we
+compare with the best linear VAE of 256 latents, and print that of 500 beside it. (The convolutions cannot do every
+linear map either. So this is a yardstick here, and no proven floor as with the networks on MNIST.)
 """
+
+# %%
+WIDTH = designs.FACES.keywords["dense"]
+for k in (WIDTH, 500):
+    s = spectrum.learned_sigma2(lam_faces, k)
+    print(f"best linear VAE with {k} latents: σ² = {s:.5f}, ELBO {spectrum.elbo(lam_faces, k, s):,.0f} nats")
+for record in filter(lambda record: record is not None, (faces, faces_fixed)):
+    print(f"{records.label(record)}\n{standing.describe(record, lam_faces, WIDTH)}")
 
 # %%
 scorecard = Scorecard("11_faces")
@@ -523,11 +536,12 @@ LEVELS, MARGIN = (0.01, 0.1), 0.01  # in nats; what a difference must be at leas
 RULE = "with σ² set to the error per pixel after every epoch, "
 
 
-def judge(figure, claim, record, holds, paper, ours):
-    """One row of the scorecard; `holds` and `ours` are called only where there is a run."""
+def judge(figure, claim, record, holds, paper, ours, turns_on):
+    """One row of the scorecard; the functions are called only where there is a run."""
     if record is None:
         return scorecard.claim(figure, claim, None, paper, "no recorded run yet", "—")
-    return scorecard.claim(figure, claim, holds(), paper, ours(), f"{records.label(record)}; {length(record)}")
+    why = standing.undecided(record, lam_faces, turns_on(), k=WIDTH)
+    return scorecard.claim(figure, claim, holds(), paper, ours(), f"{records.label(record)}; {length(record)}", why)
 
 
 # %%
@@ -549,6 +563,7 @@ _ = judge(
     lambda: [a - b >= MARGIN * abs(b) for a, b in pairs(lambda record: record.elbo.values)],
     '"a better final ELBO value"',
     lambda: listed(pairs(lambda record: record.elbo.values), "{:,.0f} against {:,.0f}"),
+    lambda: min(abs(a - b - MARGIN * abs(b)) for a, b in pairs(lambda record: record.elbo.values)),
 )
 
 # %%
@@ -559,6 +574,7 @@ _ = judge(
     lambda: [b - a >= MARGIN * a for a, b in pairs(lambda record: record.sigma2.values)],
     '"KL-Annealing enables a smaller σ² to be learned"',
     lambda: listed(pairs(lambda record: record.sigma2.values), "{:.5f} against {:.5f}"),
+    lambda: min(n / 2 * abs(np.log(b / (1 + MARGIN) / a)) for a, b in pairs(lambda record: record.sigma2.values)),
 )
 
 # %%
@@ -569,6 +585,7 @@ _ = judge(
     lambda: [a < b for e in LEVELS for a, b in pairs(lambda r, e=e: inactive(r.kl_per_unit, e)) if b] or [False],
     '"and reduces posterior collapse"',
     lambda: "; ".join(listed(pairs(lambda r, e=e: inactive(r.kl_per_unit, e)), "{} against {}") for e in LEVELS),
+    lambda: min(e * abs(a - b) for e in LEVELS for a, b in pairs(lambda r, e=e: inactive(r.kl_per_unit, e))),
 )
 
 
@@ -586,7 +603,15 @@ _ = judge(
     lambda: np.diff(by_sigma2("elbo")) > 0,
     '"the same general pattern emerged as in Figure 3"',
     lambda: ", ".join(f"{value:,.0f}" for value in by_sigma2("elbo")),
+    lambda: np.abs(np.diff(by_sigma2("elbo"))).min(),
 )
+
+# %% [markdown]
+r"""
+Figures 10 and 11 in numbers: what the annealed network leaves of the pixels' variance, how many of its eight
+reconstructions are nearest to their own image, and the largest of the four steps along each side of the plane (even
+steps would be a quarter of the way each):
+"""
 
 
 # %%
@@ -601,16 +626,6 @@ def variance_left():
     return faces.tuned_sigma2.values[shown] / (lam_faces.sum() / n)
 
 
-_ = judge(
-    "Figure 10",
-    "what the annealed VAE's reconstructions leave is less than a tenth of the pixels' variance",
-    faces,
-    lambda: [variance_left() < 0.1],
-    "pictures; no number",
-    lambda: f"{variance_left():.3f}; {recognised(faces, shown).sum()} of 8 reconstructions nearest to their own image",
-)
-
-
 # %%
 def largest_steps():
     """Of the way from corner to corner the share of the largest of the four steps, along each side of the plane, (4,)."""
@@ -620,14 +635,14 @@ def largest_steps():
     return steps / np.maximum(np.linalg.norm(sides[:, -1] - sides[:, 0], axis=-1), 1e-9)
 
 
-_ = judge(
-    "Figure 11",
-    "along each side of the plane no step of the four is half the whole way or more (even steps: a quarter)",
-    faces,
-    lambda: largest_steps() < 0.5,
-    "pictures; no number",
-    lambda: "largest steps: " + ", ".join(f"{value:.2f}" for value in largest_steps()),
-)
+if faces is None:
+    print(missing("faces-learned"))
+else:
+    own, run = recognised(faces, shown).sum(), records.label(faces)
+    left = f"{variance_left():.3f} of the variance is left; {own} of 8 are nearest to their own image"
+    scorecard.show("Figure 10", "reconstructions", left, run)
+    steps = "largest steps: " + ", ".join(f"{value:.2f}" for value in largest_steps())
+    scorecard.show("Figure 11", "a plane of the latent space", steps, run)
 
 # %% [markdown]
 r"""

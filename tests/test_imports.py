@@ -19,6 +19,7 @@ FLOORS = {  # design: nothing imports upward
     "celeba": {"data", "moments"},
     "ledger": {"_validation"},
     "scorecard": {"ledger"},
+    "standing": {"_validation", "spectrum"},
     "vae": {"_validation"},
     "lockstep": {"vae"},
     "checkpoint": set(),

@@ -17,9 +17,19 @@ def test_verdict_follows_from_the_parts(holds, verdict, capsys):
     assert f"Table 1 · a < b: {verdict}" in capsys.readouterr().out
 
 
+def test_a_run_that_cannot_decide_gives_no_verdict_and_says_why():
+    card = Scorecard("09_x")
+    assert card.claim("Figure 3", "a < b", [True], "1", "2", "laptop", undecided="it still rises") == "not decided"
+    assert card.rows[0].ours == "2. But it still rises"
+    assert card.claim("Figure 3", "a < b", None, "1", "2", "laptop", undecided="it still rises") == "not yet run"
+    assert card.show("Figure 10", "pictures", "3", "laptop") == "shown, not judged"
+
+
 def test_bad_rows_are_refused():
     with pytest.raises(ValueError, match="figure is 'Figure 12'; expected one of Figure 1,"):
         Scorecard("09_x").claim("Figure 12", "", [True], "", "", "")
+    with pytest.raises(ValueError, match="figure is 'Figure 12'"):
+        Scorecard("09_x").show("Figure 12", "", "", "")
     with pytest.raises(ValueError, match="holds is empty"):
         Scorecard("09_x").claim("Figure 1", "", [], "", "", "")
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from helpers.ledger import write_rows
 
 FIGURES = (*(f"Figure {number}" for number in range(1, 12)), "Table 1")
-VERDICTS = ("reproduced", "partly", "not reproduced", "not yet run")
+VERDICTS = ("reproduced", "partly", "not reproduced", "not decided", "shown, not judged", "not yet run")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scorecard:
         self.notebook = notebook
         self.rows = []
 
-    def claim(self, figure, claim, holds, paper, ours, run):
+    def claim(self, figure, claim, holds, paper, ours, run, undecided=""):
         """Record whether a claim holds in our run, and print it.
 
         Parameters
@@ -54,6 +54,9 @@ class Scorecard:
             The numbers, the paper's and ours.
         run : str
             Which run ours come from: study, profile, data.
+        undecided : str
+            Why the run cannot decide the claim, where it cannot, as `standing.undecided` says it: then the verdict is
+            "not decided", whatever `holds` is, and the reason stands with our numbers.
 
         Returns
         -------
@@ -66,10 +69,21 @@ class Scorecard:
             raise ValueError("holds is empty; expected the truth of each part of the claim, or None")
         if holds is None:
             verdict = "not yet run"
+        elif undecided:
+            verdict, ours = "not decided", f"{ours}. But {undecided}"
         else:
             share = sum(map(bool, holds)) / len(holds)
             verdict = "reproduced" if share == 1 else "partly" if share else "not reproduced"
-        self.rows.append(Row(figure, self.notebook, claim, verdict, paper, ours, run))
+        return self._add(Row(figure, self.notebook, claim, verdict, paper, ours, run))
+
+    def show(self, figure, what, ours, run):
+        """Record a figure of which the paper claims nothing computable: `what` it shows, and our numbers."""
+        if figure not in FIGURES:
+            raise ValueError(f"figure is {figure!r}; expected one of {', '.join(FIGURES)}")
+        return self._add(Row(figure, self.notebook, what, "shown, not judged", "pictures; no number", ours, run))
+
+    def _add(self, row):
+        self.rows.append(row)
         write_rows("BOOK_SCORECARD", self.notebook, [asdict(row) for row in self.rows])
-        print(f"{figure} · {claim}: {verdict}\n  paper: {paper}\n  ours: {ours} ({run})")
-        return verdict
+        print(f"{row.figure} · {row.claim}: {row.verdict}\n  paper: {row.paper}\n  ours: {row.ours} ({row.run})")
+        return row.verdict

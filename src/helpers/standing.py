@@ -1,0 +1,103 @@
+"""Where a recorded run stands: beside the best linear VAE, and on its own way up. Serves chapters 09 to 11.
+
+A network that contains the linear VAE is, at its best, no worse. One that ends below it was not trained to its best,
+and says nothing about optima, whatever its units do. One that still rises says nothing finer than what it still gains.
+Such a run decides no claim; `undecided` says why.
+"""
+
+import numpy as np
+
+from helpers import spectrum
+from helpers._validation import finite_array, integer
+
+SPAN = 100  # epochs that a slope is given for
+LAST = 10  # it is that of the last tenth of the epochs
+SETBACK = 2.0  # a squared error of so many times its least is a run that fell and did not recover
+
+
+def linear_floor(record, eigenvalues, k=None):
+    """ELBO of the best linear VAE for each member of a record, (M,), in nats.
+
+    Parameters
+    ----------
+    record : xarray.Dataset
+    eigenvalues : (n,) array_like
+        Of the 1/N covariance of the data that the record was trained on, descending.
+    k : int, optional
+        Latents of the linear VAE: by default as many as the record's. Fewer where the network has a narrower layer.
+
+    Returns
+    -------
+    (M,) ndarray
+        At the member's own sigma2 where that is fixed, at the best one where it is learned.
+    """
+    k = integer("k", record.sizes["unit"] if k is None else k, 1, len(eigenvalues))
+    best = spectrum.learned_sigma2(eigenvalues, k) if (record.set_sigma2_rule != "fixed").any() else None
+    rules = zip(record.set_sigma2_rule.values, record.set_sigma2.values, strict=True)
+    return np.array([spectrum.elbo(eigenvalues, k, s if rule == "fixed" else best) for rule, s in rules])
+
+
+def slope(history):
+    """Slope of the last tenth of a history (epochs, M), by least squares, in its unit per 100 epochs, (M,)."""
+    history = np.asarray(history, dtype=np.float64)
+    last = max(2, len(history) // LAST)
+    if len(history) < last:
+        raise ValueError(f"history has shape {history.shape}; expected at least two epochs")
+    return SPAN * np.polyfit(np.arange(last), history[-last:], 1)[0]
+
+
+def fell(record):
+    """Which members diverged, or ended with a squared error of twice the least it had had, (M,) bool."""
+    history = np.nan_to_num(record.history_sse.values, nan=np.inf, posinf=np.inf)
+    return (record.diverged.values > 0) | (history[-1] > SETBACK * history.min(axis=0))
+
+
+def undecided(record, eigenvalues, difference, history=None, k=None):
+    """Why the members of a record cannot decide a claim, as text; "" where they can.
+
+    Parameters
+    ----------
+    record : xarray.Dataset
+        With the members that the claim is about, and no others.
+    eigenvalues, k
+        As for `linear_floor`.
+    difference : float
+        What the claim turns on, in nats: two ELBOs that far apart, say. A run that gains as much in 100 epochs might
+        yet turn it.
+    history : (epochs, M) array_like, optional
+        Of the quantity that the claim is about; by default the ELBO.
+
+    Returns
+    -------
+    str
+    """
+    difference = abs(float(finite_array("difference", difference, ())))
+    names = [f"σ² = {s:g}" if rule == "fixed" else "σ² learned" for s, rule in _kinds(record)]
+    bad = fell(record)
+    if bad.any():
+        return f"{names[int(bad.argmax())]} fell and did not recover"
+    below = linear_floor(record, eigenvalues, k) - record.elbo.values
+    if below.max() > 0:
+        return f"{names[int(below.argmax())]} ends {below.max():,.0f} nats below the best linear VAE"
+    rise = np.abs(slope(record.history_elbo.values if history is None else history))
+    if rise.max() > difference:
+        change = f"still changes by {rise.max():,.3g} nats per {SPAN} epochs"
+        return f"{names[int(rise.argmax())]} {change}, and the claim turns on {difference:,.3g}"
+    return ""
+
+
+def _kinds(record):
+    return zip(record.set_sigma2.values, record.set_sigma2_rule.values, strict=True)
+
+
+def describe(record, eigenvalues, k=None):
+    """The standing of every member as text: ELBO, floor, slope and gradient steps, a line each."""
+    floors, slopes = linear_floor(record, eigenvalues, k), slope(record.history_elbo.values)
+    annealed = ["annealed" if beta.startswith("LinearAnnealing") else "" for beta in record.set_beta.values]
+    lines = ["                              ELBO    best linear    above it   nats per 100 epochs, at the end"]
+    rows = zip(_kinds(record), annealed, record.elbo.values, floors, slopes, fell(record), strict=True)
+    for (s, rule), kind, elbo, floor, rise, bad in rows:
+        name = f"σ² {f'= {s:g}' if rule == 'fixed' else 'learned'} {kind}"
+        note = "   fell and did not recover" if bad else ""
+        lines.append(f"{name:22s} {elbo:12,.1f} {floor:12,.1f} {elbo - floor:12,.1f} {rise:14.2f}{note}")
+    return "\n".join(lines)

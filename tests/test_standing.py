@@ -1,0 +1,76 @@
+"""Where a run stands: the floor by an independent route, slopes, setbacks, and what they forbid to say."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from helpers import data, linear_vae, records, standing
+from helpers.moments import Moments
+
+LAM = np.array([4.0, 2.0, 1.0, 0.5, 0.2])
+MOMENTS = Moments(np.zeros(5), np.diag(LAM), 100)
+
+
+def a_record(elbo=(3.0, 5.0), rise=(0.0, 0.0), sse=None, rules=("fixed", "fixed"), sigma2=(0.5, 0.1)):
+    """Two members, 50 epochs, three units; ELBOs far above any linear one unless said."""
+    epochs = np.arange(-49, 1)[:, None]
+    sse = np.full((50, 2), 7.0) if sse is None else sse
+    return xr.Dataset(
+        {
+            "set_sigma2": ("member", np.array(sigma2)),
+            "set_sigma2_rule": ("member", np.array(rules)),
+            "set_beta": ("member", np.array(["1.0", "LinearAnnealing(epochs=5)"])),
+            "diverged": ("member", np.zeros(2, np.int32)),
+            "elbo": ("member", np.array(elbo)),
+            "history_elbo": (("epoch", "member"), np.array(elbo) + epochs * np.array(rise)),
+            "history_sse": (("epoch", "member"), sse),
+            "kl_per_unit": (("member", "unit"), np.zeros((2, 3))),
+        },
+        {"epoch": np.arange(1, 51)},
+    )
+
+
+def test_the_floor_is_what_ascent_finds():
+    fixed = standing.linear_floor(a_record(), LAM)
+    by_ascent = [linear_vae.fit(MOMENTS, 3, s).elbo(MOMENTS) for s in (0.5, 0.1)]
+    np.testing.assert_allclose(fixed, by_ascent, rtol=1e-9)
+    learned = standing.linear_floor(a_record(rules=("adam", "closed form")), LAM)
+    np.testing.assert_allclose(learned, linear_vae.fit(MOMENTS, 3).elbo(MOMENTS), rtol=1e-9)
+    narrow = standing.linear_floor(a_record(), LAM, k=1)
+    np.testing.assert_allclose(narrow[1], linear_vae.fit(MOMENTS, 1, 0.1).elbo(MOMENTS), rtol=1e-9)
+
+
+def test_the_slope_is_that_of_the_end():
+    history = np.concatenate([np.linspace(0, 1000, 90), 1000 + 0.25 * np.arange(10)])[:, None]
+    np.testing.assert_allclose(standing.slope(history), 25.0)
+
+
+def test_a_run_decides_only_what_it_is_fit_for():
+    high, low = (30.0, 50.0), (-60.0, -90.0)
+    assert standing.undecided(a_record(high), LAM, 1.0) == ""
+    assert "below the best linear VAE" in standing.undecided(a_record((30.0, low[1])), LAM, 1.0)
+    assert standing.undecided(a_record(high, rise=(0, 0.02)), LAM, 2.5) == ""
+    assert "σ² = 0.1 still changes by 2 nats per 100" in standing.undecided(a_record(high, rise=(0, 0.02)), LAM, 1.5)
+    assert "σ² = 0.5 still changes" in standing.undecided(a_record(high, rise=(-0.02, 0)), LAM, 1.5)
+    sse = np.full((50, 2), 7.0)
+    sse[20, 1] = 3.0
+    assert "σ² = 0.1 fell" in standing.undecided(a_record(high, sse=sse), LAM, 1e9)
+    sse[-1, 1] = np.nan
+    assert standing.fell(a_record(high, sse=sse)).tolist() == [False, True]
+
+
+def test_a_difference_is_a_number():
+    with pytest.raises(ValueError, match="difference"):
+        standing.undecided(a_record(), LAM, np.nan)
+    with pytest.raises(ValueError, match="k is 6"):
+        standing.linear_floor(a_record(), LAM, k=6)
+    with pytest.raises(ValueError, match="at least two epochs"):
+        standing.slope(np.zeros((1, 2)))
+
+
+def test_the_recorded_runs_of_few_epochs_are_seen_for_what_they_are():
+    record, lam = records.recorded("mnist-fixed", "laptop"), data.mnist_moments().eigenvalues
+    assert standing.fell(record).tolist() == [False, False, False, True]
+    text = standing.describe(record, lam)
+    assert text.count("\n") == 4 and "fell and did not recover" in text.splitlines()[-1]
+    assert standing.undecided(record, lam, 1e9) == "σ² = 0.001 fell and did not recover"
