@@ -221,3 +221,10 @@ def test_label_says_which_run():
     settings = {**PART["settings"], "batch_size": 128}
     record = made(study="demo", profile="paper", settings=settings, device="cpu x86_64, 2 threads")
     assert records.label(record) == "demo, paper: 3 epochs of digits, batch 128, float32, cpu x86_64"
+
+
+def test_members_that_come_one_by_one_are_one_record():
+    found = records.begun("mnist-fixed", "paper")
+    assert found.member.values.tolist() == sorted(found.member.values.tolist()) and found.epoch.size == 1000
+    assert {part["settings"]["epochs"] for part in records.parts(found)} == {1000}
+    assert records.begun("mnist-fixed", "laptop") is None and records.recorded("mnist-fixed", "paper") is None

@@ -129,6 +129,12 @@ def merge(records):
     return seal(merged, sources["study"][0], sources["profile"][0], part_list)
 
 
+def begun(study, profile):
+    """What is recorded so far of a study whose members come one by one: one record of these, or None for none."""
+    paths = sorted(Path(str(files("helpers") / "records")).glob(f"{study}-{profile}-*-*.nc"))
+    return merge([load(path) for path in paths]) if paths else None
+
+
 def recorded(study, profile):
     """The record that travels with the package, or None where there is none."""
     path = files("helpers") / "records" / f"{study}-{profile}.nc"
