@@ -147,6 +147,6 @@ def non_negative(name, value):
 
 def integer(name, value, low, high):
     """Return `value` as an int, or raise ``ValueError`` unless it is an integer from `low` to `high`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= value <= high:
+    if not isinstance(value, numbers.Integral) or isinstance(value, (bool, np.timedelta64)) or not low <= value <= high:
         raise ValueError(f"{name} is {brief(value)}; expected an integer from {low} to {high}")
     return int(value)
