@@ -81,7 +81,7 @@ ask where an optimiser of $W$ can come to rest.
 
 The paper's appendix writes $d$ for our $n$ and $q$ for our $k$, and uses $V$ for the right factor
 of the singular value decomposition, while its main text uses $V$ for the encoder. We keep $n$ and
-$k$ and write $W = U L R^\top$. Where the paper has a sum over all $N$ samples,
+$k$ and write $W = U L R^\top$. A small change of $W$ is $\Delta$. Where the paper has a sum over all $N$ samples,
 ours is $N$ times smaller.
 
 Setting $\mu$ to the mean of the data, as the paper does, [Eq. 5](01_ppca.ipynb#equation-5)
@@ -251,33 +251,30 @@ $$ S U L = U(\sigma^2 I + L^2) L \tag{11}$$
 and concludes that the columns of $U$ with $l_j \ne 0$ are eigenvectors of $S$ with
 $\lambda_j = \sigma^2 + l_j^2$.
 
-**Derivation.** Write $W = U L R^\top$ with $U$ of size $n\times k$ and
-$U^\top U = I_k$, $L$ diagonal $k\times k$ with entries $l_j \ge 0$, and
-$R$ orthogonal $k \times k$.
+**Derivation.** We go a way that never inverts anything, and come to Equation 11 at its end.
 
-*Step 1.*
-$W W^\top= U L R^\top R L U^\top= U L^2 U^\top$,
-so $C = U L^2 U^\top+ \sigma^2 I_n$.
+*Step 1, move $C$ past $W$.* Multiply out: $C W = W W^\top W + \sigma^2 W = W M$, hence $C^{-1} W = W M^{-1}$.
+Equation 10 becomes $S W M^{-1} = W$. $M$ ($k \times k$) is invertible, so we may multiply by it from the right:
 
-*Step 2, push $C$ through $U$.*
-$C U = U L^2\, U^\top U + \sigma^2 U =
- U(L^2 + \sigma^2 I_k)$.
-Multiply by $C^{-1}$ from the left and by $(L^2 + \sigma^2 I_k)^{-1}$ from the right:
+$$ S W = W M = W (W^\top W + \sigma^2 I_k). $$
 
-$$ C^{-1} U = U(L^2 + \sigma^2 I_k)^{-1}.$$
+*Step 2, turn the latents.* $M$ is symmetric, so $M = R K R^\top$ with $R$ orthogonal and
+$K = \operatorname{diag}(k_1, \dots, k_k)$. Let $Y = W R$ ($n \times k$, columns $y_i$). Multiply the equation
+of step 1 by $R$ from the right, and the definition of $M$ by $R^\top$ and $R$ from the two sides:
 
-*Step 3, substitute.* Equation 10 becomes
-$S U(L^2 + \sigma^2 I)^{-1} L R^\top= U L R^\top$.
-Multiply by $R$ from the right; since $R^\top R = I$, it disappears from both
-sides.
+$$ S Y = Y K, \qquad Y^\top Y = K - \sigma^2 I_k . $$
 
-*Step 4, clear the inverse.* Diagonal matrices commute. Multiply by $(L^2 + \sigma^2 I)$ from
-the right:
-$S U L = U L(L^2 + \sigma^2 I) =
- U(\sigma^2 I + L^2) L$,
-which is Equation 11. Every step can be walked back, so Equations 10 and 11 say the same.
+The second says that the columns of $Y$ are orthogonal to each other, with squared lengths $k_i - \sigma^2$. The
+first says that each column that is not zero is an eigenvector of $S$, with eigenvalue $k_i$. Nothing else is
+asked, and every step can be walked back.
 
-*Step 5, read it by columns.* Column $j$ is
+*Step 3, in the paper's letters.* Let $L$ be diagonal with the lengths $l_i = (k_i - \sigma^2)^{1/2} \ge 0$, and
+write $Y = U L$ with $U$ of size $n \times k$ and $U^\top U = I_k$: $u_i = y_i / l_i$ where $l_i \ne 0$, and
+elsewhere whatever completes the set. Then $W = U L R^\top$ is a singular value decomposition (any of $W$'s arises
+so, from a choice of $R$), $K = \sigma^2 I + L^2$, and since diagonal matrices commute, $S Y = Y K$ is
+$S U L = U (\sigma^2 I + L^2) L$, which is Equation 11.
+
+*Step 4, read it by columns.* Column $j$ is
 $l_j\, S u_j = l_j(\sigma^2 + l_j^2)\, u_j$. If $l_j \ne 0$ we may divide by it:
 $u_j$ is an eigenvector of $S$ and its eigenvalue is
 $\lambda_j = \sigma^2 + l_j^2 > \sigma^2$. If $l_j = 0$ the equation is $0 = 0$; such a
@@ -295,14 +292,15 @@ $i$ numbers a used column. The $k_i$ are the eigenvalues of
 $M = W^\top W + \sigma^2 I$. With distinct
 eigenvalues, $m$ of them above $\sigma^2$, there are $\sum_{a \le \min(k, m)} \binom ma$ choices of $A$.
 
-*Step 6, equal singular values and tied eigenvalues.* If $l_i = l_j$, the SVD does not determine
-$u_i$ and $u_j$ one by one, only the plane they span; Equation 11 holds for every choice, so
-every vector of that plane is an eigenvector, with the one eigenvalue $\sigma^2 + l_i^2$. Hence two non-zero
-singular values can be equal only where two eigenvalues are. Conversely, when an eigenvalue is tied, any
-orthonormal vectors from its eigenspace may enter $A$, and the isolated choices become a continuous family.
-An eigenvalue exactly equal to $\sigma^2$ would give a column of length zero: it adds nothing new.
+*Step 5, tied eigenvalues.* Step 2 holds as it stands when some of the $k_i$ are equal. Any orthonormal vectors
+of an eigenspace may then enter $A$. Say that $a$ of the $m$ dimensions of the eigenspace of $\lambda$ are used. They
+contribute $(\lambda - \sigma^2)$ times the projection on the $a$-dimensional space that they span to $W W^\top$. For
+$0 < a < m$ that space may be turned within the eigenspace, and the isolated choices become a continuous family. For
+$a = m$ it is the whole eigenspace, and there is nothing to turn: $S = \operatorname{diag}(4, 4, 1)$ with $k = 2$,
+$\sigma^2 = 2$ and both of the fours used is one single $W W^\top$. An eigenvalue exactly equal to $\sigma^2$ would
+give a column of length zero: it adds nothing new.
 
-*Step 7, the three cases are one.* $W = 0$ is $A = \varnothing$. And $C = S$
+*Step 6, the three cases are one.* $W = 0$ is $A = \varnothing$. And $C = S$
 means $W W^\top= S - \sigma^2 I$, which needs every eigenvalue to be at least
 $\sigma^2$ and at most $k$ of them to exceed it; then $A$ is all of those that exceed it. For $k < n$ that
 asks the smallest $n - k$ eigenvalues to be exactly $\sigma^2$, which real data never grant.
@@ -366,15 +364,19 @@ found = np.array([(W := end.x.reshape(4, 2)) @ W.T for end in ends if np.abs(end
 
 # %%
 nearest = np.abs(found[:, None] - listed).max(axis=(2, 3)).argmin(axis=1)
+assert set(nearest) == set(range(len(listed)))  # and no point is listed that is not there to be found
 ledger.check(11, "random searches end at listed points", "optimisation", found, listed[nearest], 1e-6)
 print(f"points listed: {len(sets)}, of which a search found: {len(set(nearest))}")
 
 # %% [markdown]
 r"""
-**Note.** Two things, neither of which changes the argument. The paper calls the $k_j$ "singular values".
-They are the eigenvalues of $M$, in the units of a variance; the singular values of $W$ are
-$\sqrt{k_j - \sigma^2}$ ([errata](../book/errata.md)). And it sets $W = 0$ aside as "not particularly interesting to us". We shall keep it: it is complete collapse, and it has [a section of its
-own](#complete-collapse) below.
+**Note.** Equation 11 is right as printed, and so is what the paper concludes from it. The paper calls the $k_j$
+"singular values". They are the eigenvalues of $M$, in the units of a variance; the singular values of $W$ are
+$\sqrt{k_j - \sigma^2}$. A little later it speaks of "arbitrary eigenvectors". Not every eigenvector will do: its
+own $\lambda_j = \sigma^2 + l_j^2$ asks for $\lambda_j > \sigma^2$, since $l_j$ is a real number. This small
+condition is the whole mechanism of collapse, an eigenvalue below the noise cannot be used, so we keep it in sight. Both
+are on the [errata page](../book/errata.md). (The paper sets $W = 0$ aside as not interesting to it, which is no
+error. We keep it: it is complete collapse, and it has [a section of its own](#complete-collapse) below.)
 
 The value of $\ell$ at such a point will be needed. $C$ has eigenvalue $\lambda_j$ along the
 used eigenvectors and $\sigma^2$ along the others, so
@@ -415,7 +417,7 @@ $W_\epsilon^\top W_\epsilon =
 The columns of $W$ are orthogonal to $u_j$, so the bracket vanishes. $M_\epsilon$
 stays diagonal; only its $i$-th entry moves, from $k_i$ to $\kappa = k_i + \epsilon^2$.
 
-*Step 2, the inverse on the column.* As in step 2 of [Eq. 11](#equation-11),
+*Step 2, the inverse on the column.* As in step 1 of [Eq. 11](#equation-11),
 $C_\epsilon W_\epsilon =
  W_\epsilon W_\epsilon^\top W_\epsilon + \sigma^2 W_\epsilon =
  W_\epsilon M_\epsilon$,
@@ -468,19 +470,19 @@ $-\epsilon^3/(k_i + \epsilon^2)^2$: level to second order, and then downhill.
 a larger eigenvalue than the one in use. If the column is zero, $k_i = \sigma^2$: it climbs if a free
 eigenvalue exceeds the noise variance.
 
-**The Hessian.** Equation 12 is one entry of something larger. For any direction $D$ ($n\times k$),
-let $\mathcal H[D]$ be the derivative of the gradient along $D$. Write
-$P = C^{-1}$ and $E = D W^\top+ W D^\top$, the derivative
+**The Hessian.** Equation 12 is one entry of something larger. For any direction $\Delta$ ($n\times k$),
+let $\mathcal H[\Delta]$ be the derivative of the gradient along $\Delta$. Write
+$P = C^{-1}$ and $E = \Delta W^\top+ W \Delta^\top$, the derivative
 of $C$. By step 3 of Equation 10 the derivative of $P$ is $- P E P$.
 The product rule over the four factors of $P S P W$ and the two of
 $P W$ gives
 
-$$\mathcal H[D] = - P E P S P W -
- P S P E P W + P S P D +
- P E P W - P D.$$
+$$\mathcal H[\Delta] = - P E P S P W -
+ P S P E P W + P S P \Delta +
+ P E P W - P \Delta.$$
 
 The package computes just this, grouping
-$P S(P D - P E P W)$, and forming $E$
+$P S(P \Delta - P E P W)$, and forming $E$
 only against thin matrices:
 """
 
@@ -490,22 +492,22 @@ plots.show_source(ppca.hessian_product)
 # %% [markdown]
 r"""
 At a stationary point it becomes short. There $S P W = W$, and with
-$P W = W M^{-1}$ (step 2 above) the gradient is
+$P W = W M^{-1}$ (step 1 of [Eq. 11](#equation-11)) the gradient is
 $P(S W M^{-1} - W)$, whose bracket is zero, so only the bracket needs
-to be differentiated. The derivative of $M$ is $D^\top W + W^\top D$, hence
+to be differentiated. The derivative of $M$ is $\Delta^\top W + W^\top \Delta$, hence
 
-$$\mathcal H[D] = C^{-1}\big(S D M^{-1} - D -
- W(D^\top W + W^\top D) M^{-1}\big).$$
+$$\mathcal H[\Delta] = C^{-1}\big(S \Delta M^{-1} - \Delta -
+ W(\Delta^\top W + W^\top \Delta) M^{-1}\big).$$
 
-Take $R = I$ and $D = u_j e_i^\top$, now with *any* eigenvector
+Take $R = I$ and $\Delta = u_j e_i^\top$, now with *any* eigenvector
 $u_j$, and let $c_j = u_j^\top C u_j$: it is $\sigma^2$ if $u_j$ is free
 and $\lambda_j$ if it is used, by the column $w_j = l_j u_j$ say. The last term contributes,
 along $u_j$ in column $i$, $l_j^2/k_i$, and twice that when $u_j$ is column $i$'s own. So
 
 $$ u_j^\top\mathcal H[u_j e_i^\top]\, e_i =
-\frac1{c_j}\Big(\frac{\lambda_j}{k_i} - 1 - (1 + \delta)\frac{l_j^2}{k_i}\Big),\qquad \delta =
-1\text{if } u_j \text{is column } i\text{'s own, else } 0.$$
+\frac1{c_j}\Big(\frac{\lambda_j}{k_i} - 1 - (1 + \delta)\frac{l_j^2}{k_i}\Big),$$
 
+where $\delta$ is $1$ if $u_j$ is the eigenvector that column $i$ itself uses, and $0$ if not.
 For free $u_j$, $l_j = 0$ and it is Equation 12 divided by $\epsilon N$.
 
 **Check.** All $6 \times 3$ pairs at the point that uses $u_1$ and $u_3$ and has one zero
@@ -612,10 +614,10 @@ r"""
 Signs along single columns show when a point is *not* a maximum. To show that it *is* one needs more: a
 direction could mix columns, and a zero eigenvalue decides nothing. Two arguments settle it.
 
-**The whole spectrum.** Put $D = \sum d_{ji} u_j e_i^\top$ into the short form of
+**The whole spectrum.** Put $\Delta = \sum d_{ji} u_j e_i^\top$ into the short form of
 $\mathcal H$ above. Let $a = |A|$ columns be used, the $p$-th by $w_p = l_p u_p$. Entry
-$(p, i)$ of $D^\top W + W^\top D$ is $l_i d_{ip} + l_p d_{pi}$ (with $l_i = 0$ for a
-zero column), so the bracket of $\mathcal H[D]$ is, along $u_j$ in column $i$,
+$(p, i)$ of $\Delta^\top W + W^\top \Delta$ is $l_i d_{ip} + l_p d_{pi}$ (with $l_i = 0$ for a
+zero column), so the bracket of $\mathcal H[\Delta]$ is, along $u_j$ in column $i$,
 
 $$\Big(\frac{\lambda_j}{k_i} - 1\Big)d_{ji}\quad\text{for free } u_j,\qquad
 \Big(\frac{\lambda_p}{k_i} - 1\Big)d_{pi} - \frac{l_p}{k_i}(l_id_{ip} + l_pd_{pi})\quad\text{for used } u_p,$$
