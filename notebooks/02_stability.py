@@ -45,11 +45,12 @@ if importlib.util.find_spec("helpers") is None:
 profile = "quick"
 
 # %%
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import sympy as sp
 import torch
+from flint import fmpq, fmpq_mat, fmpq_poly
 from scipy.optimize import least_squares, minimize
 from scipy.stats import multivariate_normal
 
@@ -368,6 +369,14 @@ assert set(nearest) == set(range(len(listed)))  # and no point is listed that is
 ledger.check(11, "random searches end at listed points", "optimisation", found, listed[nearest], 1e-6)
 print(f"points listed: {len(sets)}, of which a search found: {len(set(nearest))}")
 
+# %%
+# S = diag(10, 1/2), σ² = 1: W = (3 e_1), M = 10. And the squared length that a column along e_2 would need.
+column = sp.Matrix([3, 0])
+M_exact, singular = (column.T * column)[0] + 1, sp.sqrt((column.T * column)[0])
+ledger.certify("k_1 and the singular value of W", M_exact, "!=", singular, erratum="$l_j = \\sqrt{k_j - \\sigma^2}$")
+claim = "squared length of a column whose eigenvalue 1/2 is below σ² = 1"
+ledger.certify(claim, sp.Rational(1, 2) - 1, "<", sp.Integer(0), erratum="is not real")
+
 # %% [markdown]
 r"""
 **Note.** Equation 11 is right as printed, and so is what the paper concludes from it. The paper calls the $k_j$
@@ -405,8 +414,9 @@ $$\epsilon N(\lambda_j/k_i - 1)\, u_j^\top C^{-1} u_j. \tag{12}$$
 
 If it is positive, the step leads uphill and the point is not a maximum.
 
-**Derivation.** Let $u_j$ be a *free* eigenvector, one that no column of $W$ uses (where
-eigenvalues are tied, choose the eigenvectors so that the used ones are among them), and let
+**Derivation.** Let $u_j$ be a *free* eigenvector, one that no column of $W$ uses. (The paper does not ask for
+this, but Equation 12 needs it; the note below shows what happens without. Where
+eigenvalues are tied, choose the eigenvectors so that the used ones are among them.) Let
 $W_\epsilon = W + \epsilon u_j e_i^\top$, where $e_i$ is the $i$-th unit
 vector of $k$ entries. We shall get an exact expression and take the limit at the end.
 
@@ -566,8 +576,8 @@ direction = rng.standard_normal((n, k))
 ours, by_autograd = [], []
 for model in two:
     ours.append(ppca.hessian_product(model, moments, direction))
-    _, product = torch.autograd.functional.hvp(torch_log_likelihood, torch.tensor(model.W), torch.tensor(direction))
-    by_autograd.append(product.numpy())
+    _, turned_by_torch = torch.autograd.functional.hvp(torch_log_likelihood, torch.tensor(model.W), torch.tensor(direction))
+    by_autograd.append(turned_by_torch.numpy())
 ledger.check(12, "Hessian times a direction against PyTorch", "autograd", ours, by_autograd, 1e-9)
 
 # %% [markdown]
@@ -592,12 +602,10 @@ ledger.check(12, "exact dot product at a finite step", "quadrature", integral, e
 
 # %% [markdown]
 r"""
-**Note.** (12) is right as the dot product with the *unit* vector $u_j$. With the perturbation
-$\epsilon u_j$, as the text has it, there is one more factor $\epsilon$, the result is of order
+**Note.** For a free $u_j$ Equation 12 is right as the dot product with the *unit* vector $u_j$. With the
+perturbation $\epsilon u_j$, as the text has it, there is one more factor $\epsilon$, the result is of order
 $\epsilon^2$, and "ignoring terms in $\epsilon^2$" would leave nothing. The sign, which is all the argument
-needs, is the same for both when $\epsilon > 0$. We also note that "$\lambda_j < \sigma^2$ for too many $j$"
-should be read as: for *every* free $j$. One free eigenvalue above $\sigma^2$ is enough to escape. Both are
-on the [errata page](../book/errata.md). Here is the difference of orders, for the zero column along
+needs, is the same for both when $\epsilon > 0$. Here is the difference of orders, for the zero column along
 $u_2$:
 """
 
@@ -606,6 +614,52 @@ for epsilon in (0.1, 0.01, 0.001):
     moved = PPCA(point.W + epsilon * np.outer(U[:, 1], [0, 0, 1]), moments.mean, 0.7)
     unit = U[:, 1] @ ppca.gradient(moved, moments)[:, 2]
     print(f"ε = {epsilon:<6} dot product with u_j: {unit:.1e}   with ε u_j: {epsilon * unit:.1e}")
+
+# %% [markdown]
+r"""
+More matters that the paper lets $u_j$ be *any* eigenvector. For a used one Equation 12 is wrong, in value and in
+sign. Take $S = \operatorname{diag}(10, \frac12)$, $\sigma^2 = 1$ and $W = (3e_1, 0)$, which uses the one eigenvalue
+above the noise and is, by the theorem below, a global maximum. Moving its zero column along $u_1 = e_1$ makes
+$W W^\top = (9 + \epsilon^2)\, e_1 e_1^\top$, whose variance is too large: the step leads down, if only in the third order.
+The printed formula says $\epsilon(\frac{10}{1} - 1)\frac1{10} = +\frac9{10}\epsilon$. Read to the letter, it would make
+every point with a used and a zero column unstable, and there would be no collapsed maxima at all. Two used columns
+show it in the first order: $S = \operatorname{diag}(10, 5, \frac12)$, $W = (3e_1, 2e_2)$, the second column along $u_1$. The
+right values come from the table of all pairs above: $0$ and $-\frac2{25}$.
+
+The cells compute the dot product $u_j^\top g_i$ from the gradient of [Eq. 10](#equation-10) in rational functions of
+$\epsilon$. Each is compared with the true expression, and then, at $\epsilon = \frac1{10}$ and to first order, shown to
+lie on the other side of zero than the printed formula.
+"""
+
+# %%
+eps = sp.Symbol("epsilon", positive=True)
+
+
+def exact_dot(variances, W, j, i, sigma2=1):
+    """u_j^T g_i of Eq. 12 after column i of W has moved by epsilon u_j, where u_j is the unit vector e_j."""
+    moved = sp.Matrix(W)
+    moved[j, i] += eps
+    P = (moved * moved.T + sigma2 * sp.eye(len(W))).inv()
+    return sp.factor((P * sp.diag(*variances) * P * moved - P * moved)[j, i])
+
+
+# %%
+zero_column = exact_dot([10, sp.Rational(1, 2)], [[3, 0], [0, 0]], 0, 1)
+claim = "a zero column moved along a used eigenvector"
+ledger.certify(claim, zero_column, "==", -(eps**3) / (10 + eps**2) ** 2, erratum="for a *free* $u_j$, one that")
+at_tenth = zero_column.subs(eps, sp.Rational(1, 10))
+claim = "it is below 0 at ε = 1/10, and what Eq. 12 says of it above"
+ledger.certify(claim, [at_tenth, sp.Integer(0)], "<", [sp.Integer(0), sp.Rational(9, 10) / 10])
+two_used = exact_dot([10, 5, sp.Rational(1, 2)], [[3, 0], [0, 2], [0, 0]], 0, 1)
+first_order = sp.diff(two_used, eps).subs(eps, 0)
+ledger.certify("a used column along another's, to first order; Eq. 12: 1/10", first_order, "==", sp.Rational(-2, 25))
+
+# %%
+# Free: the zero column along u_2 with eigenvalue 3. Coefficient of ε, with u_j and with ε u_j.
+free_dot = exact_dot([10, 3], [[3, 0], [0, 0]], 1, 1)
+orders = [sp.diff(each, eps).subs(eps, 0) for each in (free_dot, eps * free_dot)]
+claim = "a free direction: Eq. 12's term in ε, with u_j and with ε u_j"
+ledger.certify(claim, orders, "==", [sp.Integer(2), sp.Integer(0)], erratum="with the unit vector $u_j$")
 
 # %% [markdown]
 r"""
@@ -673,6 +727,53 @@ print("directions that climb, fall, stay level:", [int(f.sum()) for f in (closed
 
 # %% [markdown]
 r"""
+The same once more with no rounding at all, in fractions: $n = 4$, $k = 3$, $\sigma^2 = 1$, eigenvalues
+$10, 5, 2, \frac12$, of which 10 and 2 are used, so that the columns have the whole lengths 3 and 1. The
+eigenvectors are the columns of the reflection $I - \frac12 \mathbf 1 \mathbf 1^\top$. Equation 10 holds to the letter; the long
+form of $\mathcal H$, applied to each of the twelve unit matrices, gives the Hessian. Its eigenvalues are the
+roots of its characteristic polynomial, with their multiplicities. So if this polynomial is the one that the table
+above predicts, the table holds here, and the number of directions that climb is the number of positive roots.
+"""
+
+# %%
+half = fmpq(1, 2)
+
+
+def diagonal(entries):
+    return fmpq_mat(len(entries), len(entries), [e * (i == j) for i, e in enumerate(entries) for j in range(len(entries))])
+
+
+reflection = fmpq_mat(4, 4, [half if i == j else -half for i in range(4) for j in range(4)])
+S4 = reflection * diagonal([10, 5, 2, half]) * reflection.transpose()
+W4 = reflection * fmpq_mat(4, 3, [3, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
+P4 = (W4 * W4.transpose() + diagonal([1] * 4)).inv()
+ledger.certify("a stationary point in fractions: S C^-1 W and W", (S4 * P4 * W4).entries(), "==", W4.entries())
+
+
+# %%
+def exact_product(direction):
+    """H[direction] of the paper's log likelihood at W4, all in fractions."""
+    E = direction * W4.transpose() + W4 * direction.transpose()
+    first = P4 * S4 * P4 * direction - P4 * E * P4 * S4 * P4 * W4 - P4 * S4 * P4 * E * P4 * W4
+    return first + P4 * E * P4 * W4 - P4 * direction
+
+
+H = fmpq_mat([exact_product(fmpq_mat(4, 3, [int(i == j) for i in range(12)])).entries() for j in range(12)])
+X = fmpq_poly([0, 1])
+predicted = X**3 * (X - 4) * (2 * X - 3) * (2 * X + 1) ** 4 * (4 * X + 3) * (20 * X + 19) * (50 * X + 9)
+predicted /= predicted[12]
+claim = "characteristic polynomial of a Hessian, coefficients: as the table predicts"
+ledger.certify(claim, H.charpoly().coeffs(), "==", predicted.coeffs())
+print("its factors and their powers:", H.charpoly().factor()[1])
+
+# %% [markdown]
+r"""
+Two roots are positive, 4 and $\frac32$: the zero column along $u_2$, and the column that holds 2 along $u_2$.
+Three are zero, the $\frac{a(a-1)}2 + a(k-a)$ rotations, and seven are negative.
+"""
+
+# %% [markdown]
+r"""
 **The theorem.** *At a fixed $\sigma^2$ a stationary point is a local maximum if and only if no free
 eigenvalue exceeds the smallest $k_i$; and then it is a global maximum.*
 
@@ -692,11 +793,31 @@ singular value is at least the average $\|W\|^2/k$ ($\|W\|^2$ is the sum of all 
 grows; being continuous, it attains its maximum, and there the gradient is zero. The global maximum is one
 of our points, hence the top one. $\square$
 
-This also says why perturbations of single columns along eigenvectors were enough: whenever the point is not
+**What the paper says rightly, and what the theorem adds.** Appendix A.1 looks at single columns along eigenvectors and
+calls a positive sign unstable; that is right, and the "only if" above. That the top $q$ components are
+stable is right as well, and so is this: there are local maxima with zero columns when $\lambda_j < \sigma^2$ "for too
+many $j$". One can say how many. By the theorem a local maximum uses all the eigenvalues above $\sigma^2$ or has no zero
+column. So a local maximum with a zero column exists if and only if $\#\{\lambda > \sigma^2\} < k$, which is to say that
+*more than $n - k$ of the $\lambda_j$ are at most $\sigma^2$*. Two things are ours. A sign of zero, a tie, is no
+instability, so "negative" should read "not positive" and $\lambda_i > \lambda_j$ should read $\ge$: with $S = 2I$,
+$k = 1$ and $\sigma^2 = 1$ every $w$ of length 1 is a global maximum (certified below). And tests of single columns
+alone cannot show that a point *is* a maximum, since a direction may mix columns.
+
+It turns out that single columns were enough: whenever the point is not
 the best, one of *them* climbs. And it covers ties, which a Hessian alone cannot decide: a tied point has
 the same value as the best one, so it is a maximum too. (When a free eigenvalue equals a used one, the maxima
 form a family larger than the rotations; when it equals $\sigma^2$, by step 5 of [Eq. 12](#equation-12), they do
 not.) Hence `is_stable` counts ties as stable.
+
+**How strict the saddles are.** The proof gives a number. Every stationary point that is no maximum has a direction of
+curvature at least
+
+$$ \max_{j\ \text{free}} \frac{\lambda_j - k_{\min}}{\sigma^2\, k_{\min}} > 0, \qquad k_{\min} = \min_i k_i, $$
+
+namely $u_j e_i^\top$ with the largest free eigenvalue and the column with the smallest $k_i$. Gradient ascent in
+continuous time leaves along it as $e^{t \cdot \text{curvature}}$: a deviation $\epsilon$ has grown by a factor of
+$e$ after the inverse of this number, and to order one after $\log(1/\epsilon)$ times that. It is small only where an
+eigenvalue nearly equals $\sigma^2$ or another one.
 
 Let us not rely on the proof alone. For $n = 6$, $k = 3$ we list every stationary point at seven values of
 $\sigma^2$, and for each compare three things: the package's verdict, the largest eigenvalue of the Hessian,
@@ -723,6 +844,63 @@ for sigma2 in (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0):
     (winner,) = [A for (A, _), yes in zip(points, stable, strict=True) if yes]
     names = ", ".join(f"u{j + 1}" for j in winner) or "nothing"
     print(f"σ² = {sigma2}: {len(points):2d} stationary; one is stable, uses {names}, and is the global maximum")
+    for A, model in points:
+        smallest = np.diag(model.M).min()
+        bound = (np.delete(eigenvalues, A).max() - smallest) / (sigma2 * smallest)
+        assert A == winner or 0 < bound < np.linalg.eigvalsh(ppca.hessian(model, moments))[-1] + 1e-9
+
+# %%
+# A tie: S = 2I, σ² = 1, k = 1, and w = (1, 0) or (3, 4)/5. The likelihood is a function of det C and tr(C^-1 S).
+tied_values = []
+for w in (sp.Matrix([1, 0]), sp.Matrix([3, 4]) / 5):
+    tied_C = w * w.T + sp.eye(2)
+    tied_values += [tied_C.det(), (tied_C.inv() * 2).trace()]
+claim = "det C and tr C^-1 S at two w of length 1, S = 2I: a tie at the maximum"
+ledger.certify(claim, tied_values[:2], "==", tied_values[2:], erratum="a tie is no loss")
+
+# %% [markdown]
+r"""
+**Found from outside.** So far the maxima were compared with the package's own functions. Now an optimiser that knows
+of no eigenvector, no stationary point and no gradient: L-BFGS with numerical differences, on the
+likelihood written out with the matrix $C$, from random starts near zero and far from it. Four spectra: distinct eigenvalues; ties; a singular
+$S$; one direction in noise. Three $k$ and four $\sigma^2$ for each, up to complete collapse. Where it stops we
+count the columns that are in use (eigenvalues of $W^\top W$ above $10^{-3}$) and compare the height with the
+theorem's: the point that uses the top $\min(k, \#\{\lambda > \sigma^2\})$.
+"""
+
+
+# %%
+def ascend(S, k, sigma2, start):
+    """Height (nats) and number of used columns where L-BFGS ends, from W = start."""
+
+    def minus_log_likelihood(w):
+        W = w.reshape(len(S), k)
+        C = W @ W.T + sigma2 * np.eye(len(S))
+        return (len(S) * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + np.trace(np.linalg.solve(C, S))) / 2
+
+    end = minimize(minus_log_likelihood, start, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-7})
+    W = end.x.reshape(len(S), k)
+    return -end.fun, int((np.linalg.eigvalsh(W.T @ W) > 1e-3).sum())
+
+
+# %%
+spectra = [6, 4, 2.5, 1.5, 0.8, 0.3], [5, 3, 3, 3, 1, 1], [5, 3, 2, 1, 0, 0], [4, 1, 1, 1, 1, 1]
+heights, closed_heights, collapsed = [], [], 0
+for spectrum in map(np.array, spectra):
+    directions, _ = np.linalg.qr(rng.standard_normal((6, 6)))
+    data_moments = Moments(np.zeros(6), directions * spectrum @ directions.T, 1)
+    for columns, sigma2, scale in product((1, 2, 4), (0.5, 2.0, 3.5, 7.0), (0.1, 1.5)):
+        start = scale * rng.standard_normal(6 * columns)
+        height, in_use = ascend(data_moments.covariance, columns, sigma2, start)
+        used = min(columns, int((spectrum > sigma2).sum()))
+        assert in_use == used
+        model = ppca.stationary_point(data_moments, range(used), columns, sigma2)
+        heights, closed_heights = [*heights, height], [*closed_heights, model.log_likelihood(data_moments)]
+        collapsed += used < columns
+
+# %%
+ledger.check(11, "L-BFGS on the likelihood: the top point", "optimisation", heights, closed_heights, 1e-8)
+print(f"{len(heights)} ascents, {collapsed} to a maximum with a zero column; none ended anywhere else")
 
 # %% [markdown]
 r"""
@@ -959,6 +1137,20 @@ for sigma2 in (0.5, mle.sigma2, 2.0, 3.0, 5.0, 7.0):
     slope = slope_in_sigma2(model, moments)
     np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-8)
     print(f"σ² = {sigma2:.3f}: {a} latents in use, ∂L/∂σ² = {slope:+.3f}".replace("-0.000", "+0.000"))
+
+# %% [markdown]
+r"""
+Exactly, at the collapsed maximum $W = (3e_1, 0)$ for $S = \operatorname{diag}(10, \frac12)$ and $\sigma^2 = 1$: the formula
+gives $\frac{1}{2}(\frac12 - 1)$, and so does differentiating $\ell$ in $\sigma^2$. A slope that is not zero excludes a
+stationary point, and with it a saddle.
+"""
+
+# %%
+noise_variance = sp.Symbol("sigma2", positive=True)
+C_of_noise, S_small = sp.diag(9, 0) + noise_variance * sp.eye(2), sp.diag(10, sp.Rational(1, 2))
+log_p_of_noise = -(sp.log(C_of_noise.det()) + (C_of_noise.inv() * S_small).trace()) / 2
+slope = sp.diff(log_p_of_noise, noise_variance).subs(noise_variance, 1)
+ledger.certify("slope along σ² at a collapsed maximum", slope, "<", sp.Integer(0), erratum="so they are no saddles")
 
 # %% [markdown]
 r"""
