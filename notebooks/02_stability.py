@@ -576,7 +576,9 @@ direction = rng.standard_normal((n, k))
 ours, by_autograd = [], []
 for model in two:
     ours.append(ppca.hessian_product(model, moments, direction))
-    _, turned_by_torch = torch.autograd.functional.hvp(torch_log_likelihood, torch.tensor(model.W), torch.tensor(direction))
+    _, turned_by_torch = torch.autograd.functional.hvp(
+        torch_log_likelihood, torch.tensor(model.W), torch.tensor(direction)
+    )
     by_autograd.append(turned_by_torch.numpy())
 ledger.check(12, "Hessian times a direction against PyTorch", "autograd", ours, by_autograd, 1e-9)
 
@@ -740,7 +742,9 @@ half = fmpq(1, 2)
 
 
 def diagonal(entries):
-    return fmpq_mat(len(entries), len(entries), [e * (i == j) for i, e in enumerate(entries) for j in range(len(entries))])
+    return fmpq_mat(
+        len(entries), len(entries), [e * (i == j) for i, e in enumerate(entries) for j in range(len(entries))]
+    )
 
 
 reflection = fmpq_mat(4, 4, [half if i == j else -half for i in range(4) for j in range(4)])
