@@ -346,37 +346,37 @@ r"""
 For the second term there is a closed form. It rests on one small fact that this book uses again and
 again.
 
-**An average of a quadratic.** If $z$ has mean $m$ and covariance $V$, then for any vector $a$ and matrix
+**An average of a quadratic.** If $z$ has mean $m$ and covariance $\Sigma$, then for any vector $a$ and matrix
 $A$
 
-$$ \mathbb E\,(z - a)^\top A (z - a) = \operatorname{tr}(AV) + (m - a)^\top A (m - a). $$
+$$ \mathbb E\,(z - a)^\top A (z - a) = \operatorname{tr}(A\Sigma) + (m - a)^\top A (m - a). $$
 
 Write $z - a = (z - m) + (m - a)$ and multiply out. The two cross terms average to zero, since
 $\mathbb E(z - m) = 0$. The last term is not random. The first is a number, hence its own trace, and
 $\operatorname{tr}\bigl((z-m)^\top A(z-m)\bigr) = \operatorname{tr}\bigl(A(z-m)(z-m)^\top\bigr)$, whose
-average is $\operatorname{tr}(AV)$.
+average is $\operatorname{tr}(A\Sigma)$.
 
-**The KL divergence of two Gaussians.** Let $q = \mathcal N(m_0, V_0)$ and $p = \mathcal N(m_1, V_1)$ in
+**The KL divergence of two Gaussians.** Let $q = \mathcal N(m_0, \Sigma_0)$ and $p = \mathcal N(m_1, \Sigma_1)$ in
 $\mathbb R^k$. The log densities are
-$\log q = -\tfrac12\bigl[k \log 2\pi + \log\det V_0 + (z - m_0)^\top V_0^{-1}(z - m_0)\bigr]$, and the
+$\log q = -\tfrac12\bigl[k \log 2\pi + \log\det \Sigma_0 + (z - m_0)^\top \Sigma_0^{-1}(z - m_0)\bigr]$, and the
 same for $p$ with the other index. Average both under $q$ with the fact above. In the first,
-$A = V_0^{-1}$ and $a = m_0$, which gives $\operatorname{tr}(V_0^{-1}V_0) = k$. In the second,
-$A = V_1^{-1}$ and $a = m_1$. The difference is
+$A = \Sigma_0^{-1}$ and $a = m_0$, which gives $\operatorname{tr}(\Sigma_0^{-1}\Sigma_0) = k$. In the second,
+$A = \Sigma_1^{-1}$ and $a = m_1$. The difference is
 
 $$
-D_{KL}(q\,\Vert\,p) = \tfrac12\Bigl[\operatorname{tr}(V_1^{-1}V_0) + (m_1 - m_0)^\top V_1^{-1}(m_1 - m_0) -
- k + \log\frac{\det V_1}{\det V_0}\Bigr].
+D_{KL}(q\,\Vert\,p) = \tfrac12\Bigl[\operatorname{tr}(\Sigma_1^{-1}\Sigma_0) + (m_1 - m_0)^\top \Sigma_1^{-1}(m_1 - m_0) -
+ k + \log\frac{\det \Sigma_1}{\det \Sigma_0}\Bigr].
 $$
 """
 
 
 # %%
-def kl_gaussian(m0, V0, m1, V1):
-    """KL(N(m0, V0) || N(m1, V1)) for means (B, k) and covariances (k, k), in nats, (B,)."""
-    P = np.linalg.inv(V1)
+def kl_gaussian(m0, covariance0, m1, covariance1):
+    """KL(N(m0, covariance0) || N(m1, covariance1)) for means (B, k) and covariances (k, k), in nats, (B,)."""
+    P = np.linalg.inv(covariance1)
     distance = (((m1 - m0) @ P) * (m1 - m0)).sum(axis=1)
-    log_ratio = np.linalg.slogdet(V1)[1] - np.linalg.slogdet(V0)[1]
-    return (np.trace(P @ V0) + distance - len(V0) + log_ratio) / 2
+    log_ratio = np.linalg.slogdet(covariance1)[1] - np.linalg.slogdet(covariance0)[1]
+    return (np.trace(P @ covariance0) + distance - len(covariance0) + log_ratio) / 2
 
 
 # %% [markdown]
@@ -537,7 +537,7 @@ up.
 **In closed form.** A VAE takes $q(z \mid x) = \mathcal N(m, \operatorname{diag}(v))$: a mean $m_i$ and a
 variance $v_i$ for each of the $k$ latents, which we call *units*.
 
-*The KL to the prior.* Put $V_0 = \operatorname{diag}(v)$, $m_0 = m$, $V_1 = I$, $m_1 = 0$ into the KL
+*The KL to the prior.* Put $\Sigma_0 = \operatorname{diag}(v)$, $m_0 = m$, $\Sigma_1 = I$, $m_1 = 0$ into the KL
 divergence of two Gaussians, derived under Eq. 2. The trace is $\sum_i v_i$, the quadratic form is
 $\sum_i m_i^2$, and the log ratio is $-\sum_i \log v_i$. It is a sum over the units:
 
@@ -788,6 +788,22 @@ for delta in (0.05, 0.01):
 
 # %% [markdown]
 r"""
+The two thresholds sit where the definitions put them. A unit is active when the *variance* of its mean exceeds $0.01$, so a
+standard deviation just above or just below $0.1$ decides; $N(3, 0.1)$ for a share of exactly $\delta$ of the data is still
+collapsed, as $\mathbb P \ge 1 - \delta$ allows it, and for one data point more it is not.
+"""
+
+# %%
+alternating = np.where(np.arange(1000) % 2, 1.0, -1.0)[:, None]
+print("active at a standard deviation of 0.11, 0.09:", [active_units(sd * alternating) == 1 for sd in (0.11, 0.09)])
+assert [active_units(sd * alternating) for sd in (0.11, 0.09)] == [1, 0]
+specialist = [kl_samples(3.0 * (np.arange(1000) < share)[:, None], np.zeros((1000, 1))) for share in (20, 21)]
+verdicts = [bool(epsilon_delta(values, epsilon=0.01, delta=0.02)[0]) for values in specialist]
+print("collapsed with 2% of exceptions allowed, 20 and 21 of 1000:", verdicts)
+assert verdicts == [True, False]
+
+# %% [markdown]
+r"""
 The shifted unit has half a nat of KL and no information; only the count of active units says so. The
 specialist is active, but collapsed if we allow 5% of exceptions, and not if we allow 1%. When a paper
 reports one of these numbers, it is worth asking what the others would have said.
@@ -826,10 +842,12 @@ for s in (most_likely, 0.05, 0.2, 0.8):
     collapsed = epsilon_delta(kl_samples(means, logvar), epsilon=0.01).sum()
     total, active = kl_per_unit(means, logvar).sum(), active_units(means)
     print(f"sigma2 = {s:.4f}: total KL {total:4.1f} nats, {active:2d} active units, {collapsed:2d} collapsed")
+    # Var m_i = 1 - sigma2 / lambda_i, so a variance above 0.01 is lambda_i above sigma2 / 0.99.
+    assert active == (moments.eigenvalues[:20] > s / 0.99).sum()
 
 # %% [markdown]
 r"""
-All twenty units are in use at the maximum likelihood value. Seven are left at $\sigma^2 = 0.2$, and none
+All twenty units are in use at the maximum likelihood value. Fewer are left as $\sigma^2$ grows, and none
 at $0.8$, which exceeds the largest eigenvalue: the model has given up its latents entirely, and calls the
 whole picture noise.
 
@@ -858,11 +876,17 @@ ax.set(xscale="log", xlabel="threshold on the mean KL (nats)")
 ax.set(ylabel="share of inactive units", ylim=(-0.03, 1.03))
 _ = ax.legend(title="observation variance", loc=(0.03, 0.28), frameon=False)
 
+# %%
+for s in (most_likely, 0.05, 0.2):
+    kl, means = kl_per_unit(*posterior_at(s)), posterior_at(s)[0]
+    inactive = round(20 * inactive_fraction(kl, [0.01])[0])
+    print(f"sigma2 = {s:.3g}: {inactive} of 20 units below 0.01 nats", end="; ")
+    print(f"7th unit: mean KL {kl[6]:.4f} nats, variance of its mean {means[:, 6].var():.4f}")
+
 # %% [markdown]
 r"""
-The larger $\sigma^2$, the higher the curve: at a threshold of $0.01$ nats no unit is inactive for the
-smallest $\sigma^2$ (which is the maximum likelihood value), 2 of 20 for the middle one, and 14 of 20 for
-the largest. (Above, at the largest, we counted 7 active units and 13 collapsed ones. The seventh unit is
+The larger $\sigma^2$, the higher the curve, as the counts at a threshold of $0.01$ nats say; the smallest $\sigma^2$ is the
+maximum likelihood value. (Above, at the largest of the three, there was one unit more in use than here. It is the seventh, which is
 on the edge: its mean varies a little more than $0.01$, its mean KL is a little less.)
 
 This is the book in miniature, so let us be careful about what it shows. There is no encoder in it that

@@ -47,8 +47,12 @@ if importlib.util.find_spec("helpers") is None:
 profile = "quick"
 
 # %%
+from pathlib import Path
+
 import numpy as np
+import sympy as sp
 import torch
+from flint import fmpz_mat
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import minimize
 from scipy.special import logsumexp
@@ -56,6 +60,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA
 
 from helpers import data, plots
+from helpers.exact import enclosures, scatter
 from helpers.ledger import Ledger
 from helpers.moments import Moments
 from helpers.ppca import PPCA, fit, gradient, max_log_likelihood
@@ -323,7 +328,7 @@ And the same integral as an average over draws of $z$ from its prior, $p(x) = \m
 """
 
 # %%
-draws = rng.standard_normal((200_000, k))
+draws = rng.standard_normal((100_000, k))
 mc_log_p = np.array([logsumexp(log_conditional(point, draws)) for point in x]) - np.log(len(draws))
 ledger.check(5, "average over draws of z", "Monte Carlo", three_forms(model, x), three_times(mc_log_p), 1e-2)
 
@@ -583,29 +588,31 @@ best = fit(moments, k)
 S = np.cov(x.T, bias=True)
 
 
-def log_likelihood(W, s):
-    """Average log likelihood with mu at the mean, term by term as in Step 1."""
+def log_likelihood(W, s, mu=None):
+    """Average log likelihood, term by term as in Step 1; with mu at the mean unless it is given."""
     C = W @ W.T + s * np.eye(n)
-    return -(n * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + np.trace(np.linalg.solve(C, S))) / 2
+    second_moment = S if mu is None else S + np.outer(x.mean(axis=0) - mu, x.mean(axis=0) - mu)
+    return -(n * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + np.trace(np.linalg.solve(C, second_moment))) / 2
 
 
 # %% [markdown]
 r"""
-A numerical optimiser that knows nothing of eigenvalues, from a random start, over all of $W$ and
-$\log \sigma^2$:
+A numerical optimiser that knows nothing of eigenvalues or means, from a random start, over all of $W$, $\mu$
+and $\log \sigma^2$:
 """
 
 # %%
-start = rng.standard_normal(n * k + 1)
+start = rng.standard_normal(n * k + n + 1)
 found = minimize(
-    lambda p: -log_likelihood(p[:-1].reshape(n, k), np.exp(p[-1])),
+    lambda p: -log_likelihood(p[: n * k].reshape(n, k), np.exp(p[-1]), p[n * k : -1]),
     start,
     jac="3-point",
     method="L-BFGS-B",
     options={"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-8},
 )
-W_found, sigma2_found = found.x[:-1].reshape(n, k), np.exp(found.x[-1])
-ledger.check(7, "L-BFGS over W and log σ² from a random start", "optimisation", best.sigma2, sigma2_found, 1e-4)
+W_found, mu_found, sigma2_found = found.x[: n * k].reshape(n, k), found.x[n * k : -1], np.exp(found.x[-1])
+ours, theirs = [best.sigma2, *best.mu], [sigma2_found, *mu_found]
+ledger.check(7, "L-BFGS over W, μ and log σ²: σ² and μ", "optimisation", ours, theirs, 1e-4)
 
 # %% [markdown]
 r"""
@@ -710,28 +717,32 @@ the same span as $u_1, \dots, u_m$. Taking two such $m$ in succession, the $v_i$
 $\lambda$ span the eigenspace of that value. So $C = \sum_i c_i v_i v_i^\top$ is fixed, and with it
 $W W^\top$.
 
-If $\lambda_k = \lambda_{k+1}$, there are two cases. When $\lambda_k > \sigma^2_{\text{MLE}}$, which
-eigenvectors of the tied eigenspace are retained is free, and the best $C$ is one of a family. When
-$\lambda_k = \sigma^2_{\text{MLE}}$, which happens only if $\lambda_k = \dots = \lambda_n$, the last column is
-zero whatever its direction, and $C$ is unique after all. Both are computed [below](#degenerate-spectra).
+**A tie at the boundary, $\lambda_k = \lambda_{k+1}$.** Write $t = \lambda_k$; let $p$ be the number of eigenvalues
+above $t$, and $m$ the number equal to $t$, so that $p < k < p + m$. There are two cases.
 
-**A second route, through stationary points.** Tipping and Bishop set the gradient to zero instead. For a
-small change $dW$ we have $dC = dW\, W^\top + W\, dW^\top$, $\;d \log |C| = \operatorname{tr}(C^{-1} dC)$ and
-$d C^{-1} = - C^{-1}\, dC\, C^{-1}$, so
+*$t > \sigma^2_{\text{MLE}} = s$.* For equality in Step 3 we need $c_i = \lambda_i$ for $i \le k$, as before. The steps
+above, at each $m' \le p$ with $\lambda_{m'} > \lambda_{m'+1}$ in the place of $m$, fix $v_1, \dots, v_p$ up to the choice of
+bases in eigenspaces. At $k$ itself $d_k - d_{k+1} = 1/s - 1/t > 0$, so there Step 2 must be an equality too; its terms with
+$i > k$ are $(t - \lambda_i)\, q_i = 0$, hence $q_i = 0$ where $\lambda_i < t$. So $v_{p+1}, \dots, v_k$ are orthogonal to
+every eigenvector above and below $t$: they span some $(k - p)$-dimensional subspace $T$ of the $m$-dimensional eigenspace of
+$t$. Conversely every such $T$ gives equality, since $v_j^\top S v_j = \lambda_j$ for all $j \le k$. With $P_T$ the projection on $T$, the best
+covariances are exactly
 
-$$ d\ell = -\tfrac12 \operatorname{tr}\big[ (C^{-1} - C^{-1} S C^{-1})\, dC \big]
-= \operatorname{tr}\big[ dW^\top (C^{-1} S C^{-1} - C^{-1})\, W \big], $$
+$$ C = \sum_{i \le p} (\lambda_i - s)\, u_i u_i^\top + (t - s) P_T + s I , $$
 
-and the gradient is $C^{-1} S C^{-1} W - C^{-1} W$. It is zero when $S C^{-1} W = W$, which is
-[Eq. 10](02_stability.ipynb#equation-10). Put in $W = U L R^\top$. From
-$C = U(L^2 + sI)U^\top + s(I - UU^\top)$ we get $C^{-1} W = U (L^2 + sI)^{-1} L R^\top$, so the condition,
-multiplied by $R$ from the right, reads column by column
+one for each $T$. As $0 < k - p < m$, they are a continuous family.
 
-$$ \frac{l_j}{l_j^2 + s}\, S u_j = l_j u_j,
-\qquad\text{that is}\quad l_j = 0 \quad\text{or}\quad S u_j = (l_j^2 + s)\, u_j . $$
+*$t = \sigma^2_{\text{MLE}} = s$.* As $s$ is the average of $\lambda_{k+1}, \dots, \lambda_n$, all at most $t$, this
+happens only if $\lambda_k = \dots = \lambda_n = s$. Then $c_i = \max(\lambda_i, s)$ is $\lambda_i$ for $i \le p$ and $s$
+for $i > p$, so $d_i = 0$ for $p < i \le k$: the columns beyond the $p$-th are zero, and have no direction. The steps at
+$m' \le p$, $p$ included since $d_p > 0 = d_{p+1}$ and $\lambda_p > \lambda_{p+1}$, fix the rest. So
+$C = \sum_{i \le p} (\lambda_i - s)\, u_i u_i^\top + s I$ is unique after all. Both cases are computed
+[below](#degenerate-spectra).
 
-(Here $u_j$ is the $j$-th column of this $U$.) So at a stationary point each axis in use is an eigenvector of
-$S$, and its squared length is $l_j^2 = \lambda_j - s$. Say that the eigenvalues with indices in a set $A$ are
+**A second route, through stationary points.** Tipping and Bishop set the gradient to zero instead.
+[Chapter 2](02_stability.ipynb#equation-10) derives it, $C^{-1} S C^{-1} W - C^{-1} W$, and finds all its zeros at a
+given $s$ ([Eq. 11](02_stability.ipynb#equation-11)): up to a rotation of the latents, each column of $W$ is zero, or
+it is an eigenvector of $S$ of squared length $\lambda_j - s > 0$. Say that the eigenvalues with indices in a set $A$ are
 retained, $q \le k$ of them. Then
 
 $$ \ell = -\tfrac12 \Big[ n \log 2\pi + \sum_{i \in A} (\log \lambda_i + 1)
@@ -754,7 +765,7 @@ bound in hand, a list of all candidates serves as a check.
 
 # %%
 turn_found, _ = orthogonal_procrustes(best.W, W_found)
-ledger.check(8, "L-BFGS over W and log σ², up to R", "optimisation", best.W @ turn_found, W_found, 1e-3)
+ledger.check(8, "L-BFGS over W, μ and log σ², up to R", "optimisation", best.W @ turn_found, W_found, 1e-3)
 
 # %% [markdown]
 r"""
@@ -768,7 +779,7 @@ ledger.check(8, "the two halves of the gradient in W balance", "autograd", volum
 r"""
 Every stationary point of the second route, in $W$ and $\sigma^2$ together: all sets $A$ of at most two of the
 six eigenvalues, which are distinct here. A set qualifies when each of its eigenvalues exceeds the noise that
-it implies, since $l_j^2 = \lambda_j - s$ must be positive. The likelihoods come from the full matrix.
+it implies, since the squared length $\lambda_j - s$ must be positive. The likelihoods come from the full matrix.
 """
 
 # %%
@@ -805,8 +816,8 @@ ledger.check(8, "scikit-learn's PCA on digits", "library", digit_model.W @ digit
 
 # %% [markdown]
 r"""
-**Note.** Three small things. The "rotation" $R$ may be any orthogonal matrix: reflections, such as the flip
-of one column's sign, are included. The sentence "the MLE solution is the global optima" is true, for the
+**Note.** Eq. 8 stands as printed, with "rotation" in the wide sense of any orthogonal matrix, as the paper's
+Appendix A says: reflections, such as the flip of one column's sign, are included. The sentence "the MLE solution is the global optima" is true, for the
 whole family over $R$, under the conditions that we met: $k$ below the rank of $S$, so that there is a maximum
 at all; and when $\lambda_k = \lambda_{k+1} > \sigma^2_{\text{MLE}}$ the family is larger than Eq. 8 shows,
 since the choice of eigenvectors is then free too. And Eq. 8 is for learned $\sigma^2$. At a *fixed*
@@ -918,7 +929,51 @@ print(f"σ²_MLE(50) = {mnist_50.sigma2:.7f}; {above} eigenvalues exceed it")
 for q in (10, 50, 100, 200, 300):
     print(f"k = {q:3d}: {mnist_curve[q - 1]:.2f} nats")
 print("finite up to k =", int(np.isfinite(mnist_curve).sum()), "| rank", int((mnist.eigenvalues > 0).sum()))
-print("pixels without any variance:", int((np.diag(mnist.covariance) == 0).sum()))
+empty = int((np.diag(mnist.covariance) == 0).sum())
+print(f"pixels without any variance: {empty}; directions without any: {784 - int((mnist.eigenvalues > 0).sum())}")
+
+# %% [markdown]
+r"""
+Two of these numbers are counts, and 64-bit arithmetic cannot quite promise a count: an eigenvalue that ought to be zero comes out as a
+small number. But the record holds whole numbers, the sums of $x$ and of $x x^\top$ over the pixel values $0, \dots, 255$. So $A = N^2\, 255^2\, S$
+is a matrix of integers, its rank is found by elimination with no rounding, and the rank of $S$ is that of $A$.
+"""
+
+# %%
+record = np.load(Path(data.__file__).parent / "records" / data.MOMENT_RECORDS["train"])
+A, N_images = scatter(record["total"], record["products"], int(record["count"])), int(record["count"])
+ledger.certify("rank of the covariance of MNIST's 60,000 images", int(fmpz_mat(A.tolist()).rank()), "==", 712)
+
+# %% [markdown]
+r"""
+For the 222 we need bounds on eigenvalues. Let $Q$ be the computed eigenvectors, rounded to multiples of $2^{-45}$. Then $B = Q^\top A Q$ and
+$G = Q^\top Q$ can be computed exactly. They are nearly diagonal, and three classical facts turn "nearly" into bounds.
+
+- A symmetric matrix with zero diagonal has no eigenvalue of modulus above its largest row sum of moduli, $e$ (Gershgorin).
+- So the $i$-th largest eigenvalue of $B$ is within $e$ of its $i$-th largest diagonal entry (Weyl: adding a matrix of norm $e$ moves no
+  eigenvalue by more than $e$).
+- The $i$-th eigenvalue of $Q^\top A Q$ is that of $A$ times a number between the extreme eigenvalues of $G$, which are within a tiny,
+  known $g$ of 1 (Ostrowski).
+"""
+
+# %%
+plots.show_source(enclosures)
+
+# %% [markdown]
+r"""
+The bounds are whole numbers in units of $10^{-10}$, rounded outward. By Eq. 7 those on $\lambda_{51}, \dots, \lambda_{784}$ add up to
+bounds on $\sigma^2_{\text{MLE}}(50)$. If $\lambda_{222}$ is above it and $\lambda_{223}$ below, exactly 222 eigenvalues exceed it. Such gaps
+are visible in units of $10^{-7}$, so that is how they are shown.
+"""
+
+# %%
+low, high = enclosures(A, mnist.eigenvectors, N_images**2 * 255**2, 10)
+sigma2_low, sigma2_high = sum(low[50:]) // 734, -(-sum(high[50:]) // 734)
+print(f"σ²_MLE(50) is between {sigma2_low // 10 / 1e9:.9f} and {-(-sigma2_high // 10) / 1e9:.9f}")
+print(f"λ222 is at least {low[221] // 1000 / 1e7:.7f}, λ223 at most {-(-high[222] // 1000) / 1e7:.7f}")
+claim = "λ222 > σ²_MLE(50) > λ223 of MNIST, bounds in units of 1e-7"
+above_it, below_it = [low[221] // 1000, sigma2_low // 1000], [-(-sigma2_high // 1000), -(-high[222] // 1000)]
+ledger.certify(claim, above_it, ">", below_it)
 
 # %% mystnb={"image": {"alt": "MNIST: falling eigenvalues, crossed by σ² at 222; maximum log likelihood rising with k"}}
 fig, (left, right) = plots.figure(1, 2, width=8.6, height=3.5)
@@ -966,6 +1021,17 @@ assert np.ptp(heights) < 1e-12 and abs(heights[0] - max_log_likelihood(tied)[1])
 print(f"five models, all at the maximum {heights[0]:.6f};")
 print(f"the first and the last C differ by {np.abs(covariances[0] - covariances[-1]).max():.2f} in an entry")
 
+# %%
+# Exactly: the likelihood is a function of det C and tr(C^-1 S), for these models and for any rational angle between.
+S_tied, both = sp.diag(4, 2, 2, 1), []
+for direction in (sp.Matrix([0, 1, 0, 0]), sp.Matrix([0, 3, 4, 0]) / 5):
+    C_tied = sp.diag(4, 1, 1, 1) + sp.diag(0, 1, 1, 1) / 2 + direction * direction.T / 2
+    both += [[C_tied.det(), (C_tied.inv() * S_tied).trace(), C_tied[1, 1]]]
+ledger.certify(
+    "det C and tr C^-1 S in a tie, two models", both[0][:2], "==", both[1][:2], erratum="unique up to $R$ if"
+)
+ledger.certify("the same two models differ in C", both[0][2], "!=", both[1][2])
+
 # %% [markdown]
 r"""
 These models are *not* rotations of one another's latents: their $C$ differ, though the data cannot choose
@@ -973,6 +1039,27 @@ between them. A tie inside the top $k$, by contrast, does no harm: with $k = 3$ 
 whatever axes we pick in it. Where two eigenvalues differ by less than their sampling error, their eigenvectors
 are as good as undetermined, so look at the gap before reading meaning into a single component.
 
+**Eigenvalues have a sampling error too.** For Gaussian data with $N$ much larger than $n$, an eigenvalue that stands apart is
+estimated with a standard deviation of about $\lambda\sqrt{2/N}$. When $n/N$ is not small, something else happens: the sample
+eigenvalues of pure noise, whose true eigenvalues are all $\sigma^2$, spread over the interval from
+$\sigma^2(1 - \sqrt{n/N})^2$ to $\sigma^2(1 + \sqrt{n/N})^2$ (the law of Marchenko and Pastur). About half of them lie above
+$\sigma^2$. So a model whose noise variance is set to the exact truth would still put latents on them, and a latent
+"in use" need not mean a direction in the world. With a learned $\sigma^2$ *every* latent is used, however many there are
+below the rank, unless the eigenvalues left out are all equal to $\lambda_k$.
+"""
+
+# %%
+noise_only = np.random.default_rng(7).standard_normal((500, 50))
+spread = Moments.from_samples(noise_only).eigenvalues
+edges = (1 - np.sqrt(50 / 500)) ** 2, (1 + np.sqrt(50 / 500)) ** 2
+print(f"noise of variance 1, n = 50, N = 500: eigenvalues {spread[-1]:.1f} to {spread[0]:.1f}", end="; ")
+print(f"the law: {edges[0]:.1f} to {edges[1]:.1f}")
+fixed, learned = fit(Moments.from_samples(noise_only), 40, 1.0), fit(Moments.from_samples(noise_only), 40)
+used = [int((np.abs(model.W).max(axis=0) > 0).sum()) for model in (fixed, learned)]
+print(f"latents in use of 40: {used[0]} at the true σ² = 1, {used[1]} with σ² learned")
+
+# %% [markdown]
+r"""
 **A covariance without full rank.** Five samples in eight dimensions: the rank is 4, one less than the
 samples, since the mean takes one.
 """

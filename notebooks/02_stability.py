@@ -46,6 +46,7 @@ profile = "quick"
 
 # %%
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import sympy as sp
@@ -55,6 +56,7 @@ from scipy.optimize import least_squares, minimize
 from scipy.stats import multivariate_normal
 
 from helpers import data, plots, ppca
+from helpers.exact import enclosures, scatter
 from helpers.ledger import Ledger
 from helpers.moments import Moments
 from helpers.ppca import PPCA
@@ -814,11 +816,12 @@ form a family larger than the rotations; when it equals $\sigma^2$, by step 5 of
 not.) Hence `is_stable` counts ties as stable.
 
 **How strict the saddles are.** The proof gives a number. Every stationary point that is no maximum has a direction of
-curvature at least
+curvature
 
 $$ \max_{j\ \text{free}} \frac{\lambda_j - k_{\min}}{\sigma^2\, k_{\min}} > 0, \qquad k_{\min} = \min_i k_i, $$
 
-namely $u_j e_i^\top$ with the largest free eigenvalue and the column with the smallest $k_i$. Gradient ascent in
+namely $u_j e_i^\top$ with the largest free eigenvalue and the column with the smallest $k_i$. By the table above it is
+the largest curvature there is, all others being negative, zero or of the same form. Gradient ascent in
 continuous time leaves along it as $e^{t \cdot \text{curvature}}$: a deviation $\epsilon$ has grown by a factor of
 $e$ after the inverse of this number, and to order one after $\log(1/\epsilon)$ times that. It is small only where an
 eigenvalue nearly equals $\sigma^2$ or another one.
@@ -842,16 +845,16 @@ for sigma2 in (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0):
     best = ppca.fit(moments, k, sigma2).log_likelihood(moments)
     points = all_points(sigma2)
     stable = [ppca.is_stable(model, moments) for _, model in points]
-    level = [np.linalg.eigvalsh(ppca.hessian(model, moments))[-1] < 1e-9 for _, model in points]
+    steepest = [np.linalg.eigvalsh(ppca.hessian(model, moments))[-1] for _, model in points]
     globally = [abs(model.log_likelihood(moments) - best) < 1e-9 for _, model in points]
-    assert stable == level == globally
+    assert stable == [curved < 1e-9 for curved in steepest] == globally
     (winner,) = [A for (A, _), yes in zip(points, stable, strict=True) if yes]
     names = ", ".join(f"u{j + 1}" for j in winner) or "nothing"
     print(f"σ² = {sigma2}: {len(points):2d} stationary; one is stable, uses {names}, and is the global maximum")
-    for A, model in points:
+    for (A, model), curved in zip(points, steepest, strict=True):
         smallest = np.diag(model.M).min()
-        bound = (np.delete(eigenvalues, A).max() - smallest) / (sigma2 * smallest)
-        assert A == winner or 0 < bound < np.linalg.eigvalsh(ppca.hessian(model, moments))[-1] + 1e-9
+        strict = (np.delete(eigenvalues, A).max() - smallest) / (sigma2 * smallest)
+        assert A == winner or (strict > 0 and np.isclose(strict, curved))
 
 # %%
 # A tie: S = 2I, σ² = 1, k = 1, and w = (1, 0) or (3, 4)/5. The likelihood is a function of det C and tr(C^-1 S).
@@ -913,7 +916,7 @@ stationary points. As $\sigma^2$ passes one of the $k$ largest eigenvalues from 
 """
 
 # %% mystnb={"image": {"alt": "Two charts over the noise variance from 0.1 to 8. Above: the log likelihood of every stationary point, saddles as thin grey curves, all below one thick curve, the stable point, which peaks at the maximum likelihood variance 0.87. Below: the number of surviving latents, a staircase from 3 down to 0."}}
-grid = np.geomspace(0.1, 8, 120)
+grid = np.geomspace(0.1, 8, 80)
 fig, (top, bottom) = plots.figure(2, 1, width=7, height=5, sharex=True, height_ratios=[2.4, 1])
 for A in (A for size in range(k + 1) for A in combinations(range(n), size)):
     s = grid[grid < eigenvalues[list(A)].min(initial=np.inf)]
@@ -1036,6 +1039,41 @@ for sigma2 in sigmas:
 # %% mystnb={"image": {"alt": "Three contour maps of the log likelihood as a zero column of W moves along the fifth and seventh principal directions of MNIST. At variance 1.0 the centre is a basin between two summits, a minimum of the plane. At 2.1 it is a saddle between two nearby summits. At 3.0 it is the only summit. Beside them the two directions as small images."}} tags=["landing-figure"]
 pictures = mnist.eigenvectors[:, [4, 6]].T.reshape(2, 28, 28)
 _ = plots.stability_panels(grid, grid, gains, titles, pictures=pictures)
+
+# %% [markdown]
+r"""
+The verdicts rest on which eigenvalues lie above $\sigma^2$ and which below, and that can be decided without rounding:
+the moments of these images are sums of whole numbers, and [chapter 1](01_ppca.ipynb#the-best-log-likelihood-for-every-k) shows how to
+enclose the eigenvalues of such a covariance. By [Eq. 12](#equation-12) a zero column climbs along a free $u_j$ exactly when
+$\lambda_j > \sigma^2$. So the captions say $1.0 < \lambda_7$ and $1.0 < \lambda_5$ (left), $\lambda_7 < 2.1 < \lambda_5$
+(middle) and $\lambda_5 < 3.0$, $\lambda_7 < 3.0$ (right); and $\lambda_4 < 3.0 < \lambda_3$ makes the right-hand point a maximum in all
+directions. As the eigenvalues are in descending order, five comparisons decide it all.
+"""
+
+# %%
+record = np.load(Path(data.__file__).parent / "records" / data.MOMENT_RECORDS["subset"])
+count = int(record["count"])
+integers = scatter(record["total"], record["products"], count)
+low, high = enclosures(integers, mnist.eigenvectors, count**2 * 255**2, 4)
+for j in (3, 4, 5, 7):
+    print(f"λ{j} is between {low[j - 1] / 1e4:.4f} and {high[j - 1] / 1e4:.4f}")
+claim = "Figure 1: 1.0 < λ7; λ7 < 2.1 < λ5; λ4 < 3.0 < λ3, in units of 1e-4"
+smaller, larger = [10_000, high[6], 21_000, high[3], 30_000], [low[6], 21_000, low[4], 30_000, low[2]]
+ledger.certify(claim, smaller, "<", larger)
+
+# %% [markdown]
+r"""
+A word on "the same stationary point" at three values of $\sigma^2$. A $W$ that is stationary at one is not at another.
+With $S = \operatorname{diag}(10, \frac12)$, $W = (3e_1, 0)$ is stationary at $\sigma^2 = 1$. The slope along its first column at
+$\sigma^2 = 1$ and at $\sigma^2 = 2$:
+"""
+
+# %%
+along_own = [exact_dot([10, sp.Rational(1, 2)], [[3, 0], [0, 0]], 0, 0, s).subs(eps, 0) for s in (1, 2)]
+ledger.certify("stationary at σ² = 1", along_own[0], "==", sp.Integer(0))
+ledger.certify(
+    "the same W at σ² = 2", along_own[1], "!=", sp.Integer(0), erratum='"the same stationary point" at three'
+)
 
 # %%
 climbs = [[bool(curvature(zero_column_point(s), mnist, j, 3) > 0) for j in (4, 6)] for s in sigmas]
@@ -1170,7 +1208,9 @@ $W = 0$ is the first of the paper's three cases, which it passes over. For our
 subject it is: every latent is ignored, and by [Eq. 6](01_ppca.ipynb#equation-6) the posterior is
 $\mathcal N(0, I)$ for every $x$, which is the prior. The theorem with
 $A = \varnothing$: **complete collapse is stable, and then globally optimal, if and only if
-$\lambda_1 \le \sigma^2$.** For these images the border is $\lambda_1 = 5.10$.
+$\lambda_1 \le \sigma^2$.** For these images the border is $\lambda_1 = 5.10$. [Wang & Ziyin, 2022](../book/references.md)
+study when this happens in a wider class of linear models, and [Li et al., 2025](../book/references.md) reach the same border, a noise variance
+above the largest eigenvalue of the data's covariance, from the stability of the collapsed solution of a VAE; they read it as a phase transition.
 """
 
 # %%
@@ -1194,7 +1234,9 @@ where that latent is off. The cure is to change the question, by setting or lear
 search harder for another answer.
 
 Whether *deep* VAEs have local maxima that are truly spurious is a separate matter. The linear model neither
-shows it nor rules it out, and later chapters have to look at trained networks. The [errata
+shows it nor rules it out, and later chapters have to look at trained networks.
+([Dai, Wang & Wipf, 2020](../book/references.md) prove that small nonlinear changes of an affine decoder can create
+bad local minima of a VAE's loss.) The [errata
 page](../book/errata.md) lists these remarks beside the paper's words.
 
 How much survives on MNIST? Here is the number of eigenvalues above $\sigma^2$, the most latents that a
@@ -1325,6 +1367,8 @@ r"""
 
 - [Lucas et al., 2019](../book/references.md), the paper, Section 4.1 and Appendix A.
 - [Tipping & Bishop, 1999](../book/references.md), whose Appendix A is the origin of Equations 10 to 12.
+- [Wang & Ziyin, 2022](../book/references.md), [Li et al., 2025](../book/references.md) and
+  [Dai, Wang & Wipf, 2020](../book/references.md), on when collapse is optimal and when it is not.
 
 ## Versions
 """

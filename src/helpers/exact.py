@@ -43,7 +43,7 @@ def scatter(total, products, count):
 def enclosures(matrix, eigenvectors, denominator, digits):
     """Proved bounds on each eigenvalue of matrix / denominator, in units of 10^-digits.
 
-    With Q the eigenvectors rounded to multiples of 2^-30, both B = Q^T A Q and G = Q^T Q are computed exactly. Each
+    With Q the eigenvectors rounded to multiples of 2^-45, both B = Q^T A Q and G = Q^T Q are computed exactly. Each
     eigenvalue of B is within e of its place among the sorted diagonal entries, e the largest row sum off the diagonal
     (Weyl; Gershgorin for the norm), and is an eigenvalue of A times a number between the smallest and the largest
     eigenvalue of G (Ostrowski), which are within g of 1 (Gershgorin). Good eigenvectors make the bounds narrow; with
@@ -73,8 +73,8 @@ def enclosures(matrix, eigenvectors, denominator, digits):
     if np.abs(vectors).max() > 2:
         raise ValueError(f"eigenvectors has an entry of {np.abs(vectors).max():.3g}; expected columns of length 1")
     denominator, digits = integer("denominator", denominator, 1, LIMIT), integer("digits", digits, 0, 30)
-    Q = fmpz_mat(np.rint(vectors * 2**30).astype(np.int64).tolist())
-    one = 4**30
+    Q = fmpz_mat(np.rint(vectors * 2**45).astype(np.int64).tolist())
+    one = 4**45
     diagonal, off = _diagonal_and_rest(Q.transpose() * (fmpz_mat(matrix.tolist()) * Q))
     squares, slack = _diagonal_and_rest(Q.transpose() * Q)
     slack += max(abs(square - one) for square in squares)
