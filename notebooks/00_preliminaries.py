@@ -789,8 +789,8 @@ for delta in (0.05, 0.01):
 # %% [markdown]
 r"""
 The two thresholds sit where the definitions put them. A unit is active when the *variance* of its mean exceeds $0.01$, so a
-standard deviation just above or just below $0.1$ decides; $N(3, 0.1)$ for a share of exactly $\delta$ of the data is still
-collapsed, as $\mathbb P \ge 1 - \delta$ allows it, and for one data point more it is not.
+standard deviation just above or just below $0.1$ decides. And a unit that is the prior but for a share of exactly $\delta$ of the
+data counts as collapsed, as $\mathbb P \ge 1 - \delta$ allows it, and for one data point more it is not.
 """
 
 # %%

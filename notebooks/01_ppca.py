@@ -50,9 +50,8 @@ profile = "quick"
 from pathlib import Path
 
 import numpy as np
-import sympy as sp
 import torch
-from flint import fmpz_mat
+from flint import fmpq, fmpq_mat, fmpz_mat
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import minimize
 from scipy.special import logsumexp
@@ -65,6 +64,7 @@ from helpers.ledger import Ledger
 from helpers.moments import Moments
 from helpers.ppca import PPCA, fit, gradient, max_log_likelihood
 
+# %%
 ledger = Ledger("01_ppca")
 
 # %% [markdown]
@@ -1023,14 +1023,16 @@ print(f"the first and the last C differ by {np.abs(covariances[0] - covariances[
 
 # %%
 # Exactly: the likelihood is a function of det C and tr(C^-1 S), for these models and for any rational angle between.
-S_tied, both = sp.diag(4, 2, 2, 1), []
-for direction in (sp.Matrix([0, 1, 0, 0]), sp.Matrix([0, 3, 4, 0]) / 5):
-    C_tied = sp.diag(4, 1, 1, 1) + sp.diag(0, 1, 1, 1) / 2 + direction * direction.T / 2
-    both += [[C_tied.det(), (C_tied.inv() * S_tied).trace(), C_tied[1, 1]]]
+pair = []
+for a, b in [(fmpq(1), fmpq(0)), (fmpq(3, 5), fmpq(4, 5))]:  # the unit vector is a e_2 + b e_3
+    middle = [0, fmpq(3, 2) + a * a / 2, a * b / 2, 0], [0, a * b / 2, fmpq(3, 2) + b * b / 2, 0]
+    C_tied = fmpq_mat([[4, 0, 0, 0], *middle, [0, 0, 0, fmpq(3, 2)]])
+    whitened = C_tied.inv() * fmpq_mat(4, 4, [4, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1])
+    pair += [[C_tied.det(), sum(whitened[i, i] for i in range(4)), C_tied[1, 1]]]
 ledger.certify(
-    "det C and tr C^-1 S in a tie, two models", both[0][:2], "==", both[1][:2], erratum="unique up to $R$ if"
+    "det C and tr C^-1 S in a tie, two models", pair[0][:2], "==", pair[1][:2], erratum="unique up to $R$ if"
 )
-ledger.certify("the same two models differ in C", both[0][2], "!=", both[1][2])
+ledger.certify("the same two models differ in C", pair[0][2], "!=", pair[1][2])
 
 # %% [markdown]
 r"""

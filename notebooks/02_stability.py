@@ -62,6 +62,7 @@ from helpers.moments import Moments
 from helpers.ppca import PPCA
 from helpers.scorecard import Scorecard
 
+# %%
 ledger = Ledger("02_stability")
 
 # %% [markdown]
@@ -896,7 +897,7 @@ heights, closed_heights, collapsed = [], [], 0
 for spectrum in map(np.array, spectra):
     directions, _ = np.linalg.qr(rng.standard_normal((6, 6)))
     data_moments = Moments(np.zeros(6), directions * spectrum @ directions.T, 1)
-    for columns, sigma2, scale in product((1, 2, 4), (0.5, 2.0, 3.5, 7.0), (0.1, 1.5)):
+    for columns, sigma2, scale in product((1, 2, 3), (0.5, 2.0, 3.5, 7.0), (0.1, 1.5)):
         start = scale * rng.standard_normal(6 * columns)
         height, in_use = ascend(data_moments.covariance, columns, sigma2, start)
         used = min(columns, int((spectrum > sigma2).sum()))
