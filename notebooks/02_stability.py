@@ -1273,10 +1273,10 @@ latents it is given.
   10](#equation-10) says.
 - Every stationary point at a fixed $\sigma^2$ is made of eigenvectors with $\lambda > \sigma^2$ and zero
   columns ([Eq. 11](#equation-11)); the paper's three cases are one.
-- A column with $k_i$ gains from a free eigenvector exactly when $\lambda_j > k_i$ ([Eq. 12](#equation-12)),
-  and the whole spectrum of the Hessian is known.
-- Stable means global: at every fixed $\sigma^2$ the only local maxima are the global ones. Collapsed points
-  are the right answer to a wrong $\sigma^2$.
+- A column with $k_i$ gains from a *free* eigenvector exactly when $\lambda_j > k_i$ ([Eq. 12](#equation-12)); for a
+  used one Equation 12 does not hold. The whole spectrum of the Hessian is known, and how strict each saddle is.
+- Stable means global: at every fixed $\sigma^2$ the only local maxima are the global ones, and an optimiser that
+  knows only the likelihood finds no others. Collapsed points are the right answer to a wrong $\sigma^2$.
 - Figure 1, its captions confirmed by computed curvature, and a right-hand panel that is a maximum in all
   directions.
 
