@@ -17,7 +17,8 @@ What a linear VAE maximises is a difference of two terms, and both have a closed
 them (Equations 14 to 19 of the paper), differentiates them (Equations 20 to 22), and solves for the best
 encoder. On the way it supplies the equations for $\sigma^2$ and $\mu$, which the paper announces and leaves
 out, and shows what becomes of an encoder with a diagonal covariance when the decoder's columns are not
-orthogonal: its mean is right all the same, and its variances are too small.
+orthogonal: its mean is right all the same, and its variances are too small. At the end it derives the package's
+`fit`.
 
 **You need**: [Eq. 4](00_preliminaries.ipynb#equation-4), the ELBO; [Eq. 6](01_ppca.ipynb#equation-6), the
 true posterior; and [Eq. 9](03_linear_vae.ipynb#equation-9), the linear VAE. **Time to run**: under 15 seconds
@@ -48,6 +49,9 @@ if importlib.util.find_spec("helpers") is None:
 profile = "quick"
 
 # %%
+from fractions import Fraction
+from importlib.resources import files
+
 import numpy as np
 import sympy as sp
 import torch
@@ -58,7 +62,7 @@ from torch.distributions import Normal, kl_divergence
 
 from helpers import data, linear_vae, plots, ppca
 from helpers.ledger import Ledger
-from helpers.linear_vae import LinearVAE, optimal_encoder, posterior_gap, profile_elbo
+from helpers.linear_vae import LinearVAE, fit, optimal_encoder, posterior_gap, profile_elbo
 from helpers.moments import Moments
 
 ledger = Ledger("04_elbo")
@@ -87,16 +91,10 @@ $\operatorname{tr}(AB) = \sum_{i} \sum_{j} A_{ij} B_{ji} = \sum_j \sum_i B_{ji} 
 A matrix and its transpose have the same diagonal, so $\operatorname{tr}(A^\top) = \operatorname{tr}(A)$. And
 a number is its own trace: $y^\top A y = \operatorname{tr}(y^\top A y) = \operatorname{tr}(A\, y y^\top)$.
 
-**The average of a quadratic.** If $z$ has mean $m$ and covariance $D$, and $A$ is any $k \times k$ matrix,
-then
-
-$$ \mathbb E\, z^\top A z = m^\top A m + \operatorname{tr}(A D). $$
-
-Write $z = m + e$ with $\mathbb E\, e = 0$ and $\mathbb E\, e e^\top = D$. Multiplying out,
-$z^\top A z = m^\top A m + m^\top A e + e^\top A m + e^\top A e$. The two middle terms average to zero. The
-last is $\operatorname{tr}(A\, e e^\top)$, whose average is $\operatorname{tr}(A D)$, since trace and average
-are both sums and may change places. Only the mean and the covariance of $z$ were used, not that it is
-Gaussian.
+**The average of a quadratic.** If $z$ has mean $m$ and covariance $D$, and $A$ is any $k \times k$ matrix, then
+$\mathbb E\, z^\top A z = m^\top A m + \operatorname{tr}(A D)$. The proof is in
+[chapter 0](00_preliminaries.ipynb#equation-2) (with $a = 0$); it uses the mean and the covariance of $z$ and not that
+$z$ is Gaussian.
 
 For the checks we take a model and data with nothing special about them: no symmetry, no zero, $\mu$ far from
 the mean of the data, an encoder that has not been fitted to anything.
@@ -114,11 +112,9 @@ print("the mean of the data is off μ by up to", np.abs(moments.mean - mu).max()
 
 # %% [markdown]
 r"""
-The package works with averages over a data set, and with its mean and covariance only
-([below](#from-one-sample-to-all-of-them) we see why it may). A data set of one sample has that sample as its
-mean and the covariance zero, so the same code also gives the value for each $x$. Where an equation gives a
-whole term, (15) and (19), its checks face three forms at once: typed from the paper, from the package per
-sample, and from the package on average.
+A data set of one sample has that sample as its mean and the covariance zero, so the package, which works with
+averages, also gives the value for each $x$. Where an equation gives a whole term, (15) and (19), its checks face
+three forms at once: typed from the paper, from the package per sample, and from the package on average.
 """
 
 
@@ -225,19 +221,13 @@ $$ \begin{aligned}
 \end{aligned} $$
 
 This holds at every $z$. Average both sides over $z \sim q(z \mid x)$. The left side does not depend on $z$
-and stays; the three parts on the right become (A), (B) and (C) by the definition of the KL divergence. (The
-split is allowed because each average is finite: all the logarithms are quadratic in $z$.) Since $(A) \ge 0$,
-what is left when we drop it, $-(B) + (C)$, is a lower bound: the ELBO, as in [Eq.
+and stays; the three parts on the right become (A), (B) and (C) by definition. (All the logarithms are quadratic in
+$z$, so each average is finite.) As $(A) \ge 0$, the rest, $-(B) + (C)$, is a lower bound: the ELBO, as in [Eq.
 4](00_preliminaries.ipynb#equation-4).
 
-**Term (A) in closed form.** The paper writes out (B) and (C), in the next five equations; we add (A). The KL
-divergence of two Gaussians, derived in [chapter 0](00_preliminaries.ipynb#equation-2), is
-
-$$ D_{KL}\big( \mathcal N(m_0, V_0) \,\Vert\, \mathcal N(m_1, V_1) \big) = \tfrac12 \Big[
-\operatorname{tr}(V_1^{-1} V_0) + (m_1 - m_0)^\top V_1^{-1} (m_1 - m_0) - k
-+ \log \frac{\det V_1}{\det V_0} \Big] . $$
-
-By [Eq. 6](01_ppca.ipynb#equation-6) the true posterior has $m_1 = M^{-1} W^\top y$ and $V_1 = s M^{-1}$ with
+**Term (A) in closed form.** The paper writes out (B) and (C), in the next five equations; we add (A), from the KL
+divergence of two Gaussians in [chapter 0](00_preliminaries.ipynb#equation-2). By
+[Eq. 6](01_ppca.ipynb#equation-6) the true posterior has $m_1 = M^{-1} W^\top y$ and $V_1 = s M^{-1}$ with
 $M = W^\top W + s I_k$, so $V_1^{-1} = M / s$ and $\log \det V_1 = k \log s - \log \det M$. With $m_0 = V y$,
 $V_0 = D$ and $\delta = V y - M^{-1} W^\top y$,
 
@@ -298,42 +288,6 @@ ledger.check(14, "the three terms against a grid over z", "quadrature", total, b
 
 # %% [markdown]
 r"""
-And SymPy says so, in the small case and for all values of the letters. The marginal is an integral of the
-form $\int e^{-a z^2/2 + bz + c}\, dz$, which SymPy knows; the posterior of the one latent has mean
-$W^\top y / M$ and variance $s / M$.
-"""
-
-# %%
-a_, b_, c_, zeta = sp.Symbol("a", positive=True), *sp.symbols("b c zeta", real=True)
-bell = sp.simplify(sp.integrate(sp.exp(-a_ * zeta**2 / 2 + b_ * zeta + c_), (zeta, -sp.oo, sp.oo)))
-exponent = -(Y_ - W_ * zeta).dot(Y_ - W_ * zeta) / (2 * s_) - zeta**2 / 2
-c2, c1, c0 = sp.Poly(sp.expand(exponent), zeta).all_coeffs()
-marginal = bell.subs({a_: -2 * c2, b_: c1, c_: c0}) / (2 * sp.pi * s_ * sp.sqrt(2 * sp.pi))
-log_marginal = sp.expand_log(sp.log(marginal), force=True)
-print("∫ exp(-a z²/2 + b z + c) dz =", bell)
-
-
-# %%
-def log_normal(z, mean, variance):
-    """Log density of a one-dimensional Gaussian, in SymPy."""
-    return -sp.log(2 * sp.pi) / 2 - sp.log(variance) / 2 - (z - mean) ** 2 / (2 * variance)
-
-
-M_ = w1**2 + w2**2 + s_
-log_q, log_conditional = log_normal(z_, m_, d_), log_normal(y1, w1 * z_, s_) + log_normal(y2, w2 * z_, s_)
-A_ = average(log_q - log_normal(z_, W_.dot(Y_) / M_, s_ / M_))
-B_ = average(log_q - log_normal(z_, 0, 1))
-C_ = average(log_conditional)
-difference = sp.simplify(sp.expand_log(sp.simplify(A_ - B_ + C_ - log_marginal), force=True))
-print("(A) - (B) + (C) - log p(x) =", difference)
-
-# %%
-by_symbols = evaluate(log_marginal)
-in_numbers = three_terms(small, small_x)[0]
-ledger.check(14, "the three terms against SymPy's integral", "symbolic", in_numbers, by_symbols, 1e-10)
-
-# %% [markdown]
-r"""
 **Note.** Eq. 14 is right. The paper adds that (A) is smallest when $q$ is exactly the posterior, and that
 this is possible when the columns of $W$ are orthogonal. Both are right, and [below](#the-best-encoder) we
 show that "when" can be read as "exactly when".
@@ -345,21 +299,10 @@ show that "when" can be read as "exactly when".
 $$ KL\big(q(z \mid x) \,\Vert\, p(z)\big) = \tfrac12 \Big( -\log \det D + (x - \mu)^\top V^\top V (x - \mu)
 + \operatorname{tr}(D) - k \Big) . \tag{15} $$
 
-**Derivation.** By definition (B) is the average of $\log q(z \mid x) - \log p(z)$ over $z \sim q$. The two
-log densities are
-
-$$ \log q(z \mid x) = -\tfrac k2 \log 2\pi - \tfrac12 \log \det D - \tfrac12 (z - m)^\top D^{-1} (z - m), \qquad
-\log p(z) = -\tfrac k2 \log 2\pi - \tfrac12 z^\top z . $$
-
-The constants $-\tfrac k2 \log 2\pi$ cancel in the difference. What is left to average are two quadratics. For
-the first, $z - m$ has mean $0$ and covariance $D$, so
-$\mathbb E\,(z - m)^\top D^{-1} (z - m) = 0 + \operatorname{tr}(D^{-1} D) = \operatorname{tr}(I_k) = k$. For
-the second, $\mathbb E\, z^\top z = m^\top m + \operatorname{tr}(D)$. Therefore
-
-$$ (B) = -\tfrac12 \log \det D - \tfrac12 k + \tfrac12 \big( m^\top m + \operatorname{tr}(D) \big), $$
-
-and $m^\top m = y^\top V^\top V y$ with $y = x - \mu$. That is Eq. 15. As $D$ is diagonal, it is a sum over
-the latents of $\tfrac12 (m_i^2 + D_i - 1 - \log D_i)$. $\square$
+**Derivation.** Put $m_0 = V y$, $V_0 = D$, $m_1 = 0$ and $V_1 = I_k$ into the KL divergence of two Gaussians: the
+trace is $\operatorname{tr}(D)$, the quadratic form $(Vy)^\top V y = y^\top V^\top V y$, and the logarithm
+$-\log \det D$. That is Eq. 15. As $D$ is diagonal, it is a sum over
+the latents of $\tfrac12 (m_i^2 + D_i - 1 - \log D_i)$, as in [Eq. 4](00_preliminaries.ipynb#equation-4). $\square$
 
 **Check.** Typed from the paper:
 """
@@ -396,19 +339,18 @@ ledger.check(15, "PyTorch's KL divergence", "library", forms_15(vae, x), twice(t
 
 # %% [markdown]
 r"""
-The definition, as an average over random draws from $q$ with SciPy's densities:
+And the definition, $\mathbb E_q[\log q(z \mid x) - \log p(z)]$, averaged by SymPy in the small case:
 """
+
 
 # %%
-points, weights = draws(seed=1)
-log_ratio = norm.logpdf(points, m[:, None], np.sqrt(D)).sum(axis=-1) - norm.logpdf(points).sum(axis=-1)
-sampled = twice(log_ratio @ weights)
-ledger.check(15, "log q - log p over draws of z", "Monte Carlo", forms_15(vae, x), sampled, 2e-2)
+def log_normal(z, mean, variance):
+    """Log density of a one-dimensional Gaussian, in SymPy."""
+    return -sp.log(2 * sp.pi) / 2 - sp.log(variance) / 2 - (z - mean) ** 2 / (2 * variance)
 
-# %% [markdown]
-r"""
-And the average that SymPy worked out for Eq. 14:
-"""
+
+B_ = average(log_normal(z_, m_, d_) - log_normal(z_, 0, 1))
+C_ = average(log_normal(y1, w1 * z_, s_) + log_normal(y2, w2 * z_, s_))  # for Eqs 16 to 19
 
 # %%
 assert sp.simplify(B_ - (-sp.log(d_) + m_**2 + d_ - 1) / 2) == 0
@@ -428,13 +370,9 @@ $$ \mathbb E_{q(z \mid x)} \big[ \log p(x \mid z) \big] = \mathbb E_{q(z \mid x)
 -\tfrac{1}{2\sigma^2} \big( Wz - (x - \mu) \big)^\top \big( Wz - (x - \mu) \big)
 - \tfrac n2 \log 2 \pi \sigma^2 \Big] . \tag{16} $$
 
-**Derivation.** $p(x \mid z)$ is the density of $\mathcal N(Wz + \mu, s I_n)$ at $x$. A Gaussian in $n$
-dimensions with mean $a$ and covariance $\Sigma$ has log density
-$-\tfrac n2 \log 2\pi - \tfrac12 \log \det \Sigma - \tfrac12 (x - a)^\top \Sigma^{-1} (x - a)$. Here
-$\Sigma = s I_n$, so $\det \Sigma = s^n$ and $\Sigma^{-1} = \tfrac1s I_n$; and
-$x - a = x - \mu - Wz = -(Wz - (x - \mu))$, where the sign goes away in the square. The two logarithms
-combine, $\tfrac n2 \log 2\pi + \tfrac n2 \log s = \tfrac n2 \log 2\pi s$. This is the bracket in Eq. 16, and
-nothing has been averaged yet. $\square$
+**Derivation.** $p(x \mid z)$ is the density of $\mathcal N(Wz + \mu, s I_n)$ at $x$. Its covariance has the
+determinant $s^n$ and the inverse $\tfrac1s I_n$, so its logarithm is
+$-\tfrac n2 \log 2\pi - \tfrac n2 \log s - \tfrac1{2s} \|x - \mu - Wz\|^2$. This is the bracket in Eq. 16. $\square$
 
 **Check.** The bracket, typed from the paper:
 """
@@ -467,17 +405,6 @@ Averaged by quadrature, it must be the package's term (C), which averages in clo
 points, weights = nodes()
 averaged = with_average(bracket_16(x[:, None], points) @ weights)
 ledger.check(16, "average over nine nodes of z", "quadrature", averaged, package(vae, x)[1], 1e-10)
-
-# %% [markdown]
-r"""
-And in the small case its average must be SymPy's, for which three nodes are enough:
-"""
-
-# %%
-e, w = np.polynomial.hermite_e.hermegauss(3)
-small_z = (small_x - small.mu) @ small.V.T + np.sqrt(small.D) * e[:, None]
-small_16 = bracket_16(small_x, small_z, small.W, small.mu, small.sigma2) @ w / np.sqrt(2 * np.pi)
-ledger.check(16, "SymPy's average", "symbolic", small_16, evaluate(C_), 1e-10)
 
 # %% [markdown]
 r"""
@@ -539,37 +466,13 @@ ledger.check(17, "SciPy's p(x | z) at drawn z", "library", at_few, scipy_conditi
 
 # %% [markdown]
 r"""
-Against PyTorch, by way of derivatives. The bracket is quadratic in $z$, so around $z = 0$ it equals its value
-there, plus its gradient times $z$, plus half the Hessian between $z$ and $z$. PyTorch differentiates the
-density at $z = 0$, and the three together must make up the bracket at any other $z$.
+And against SymPy, whose `expand` does the multiplication, with the numbers of the small case at three values of
+$z = m + \sqrt d\, t$.
 """
 
 # %%
-W_t, mu_t, x_t = (torch.tensor(array) for array in (W, mu, x))
-
-
-def torch_conditional(z, row):
-    """log p(x | z) by PyTorch, for one z (k,) and one x (n,)."""
-    return Normal(W_t @ z + mu_t, s**0.5).log_prob(row).sum()
-
-
-zero = torch.zeros(k, dtype=torch.float64)
-slopes = [torch.autograd.functional.jacobian(lambda z, row=row: torch_conditional(z, row), zero) for row in x_t]
-bends = [torch.autograd.functional.hessian(lambda z, row=row: torch_conditional(z, row), zero) for row in x_t]
-values = np.array([torch_conditional(zero, row) for row in x_t])
-
-# %%
-linear = np.einsum("nqi,ni->nq", few, np.stack(slopes))
-by_derivatives = values[:, None] + linear + np.einsum("nqi,nij,nqj->nq", few, np.stack(bends), few) / 2
-ledger.check(17, "Taylor series of PyTorch's density", "autograd", at_few, by_derivatives, 1e-10)
-
-# %% [markdown]
-r"""
-And against SymPy, whose `expand` does the multiplication. The numbers come from the small case, at its three
-values of $z$.
-"""
-
-# %%
+e = np.array([-1.5, 0.3, 2.0])
+small_z = (small_x - small.mu) @ small.V.T + np.sqrt(small.D) * e[:, None]
 expanded = sp.expand((Y_ - W_ * z_).dot(Y_ - W_ * z_))
 assert expanded - sp.expand(z_ * (W_.T * W_)[0] * z_ - 2 * (Y_.T * W_)[0] * z_ + (Y_.T * Y_)[0]) == 0
 by_sympy = [evaluate(-expanded.subs(t, value) / (2 * s_) - sp.log(2 * sp.pi * s_)) for value in e]
@@ -593,18 +496,23 @@ print("corrected:", bracket_17(x[0], z0).round(3), "| SciPy:", true_value.round(
 
 # %% [markdown]
 r"""
-With $k = 1$ the dimensions are right, and the value is wrong all the same. In SymPy's small case, where
-$W^\top W = w_1^2 + w_2^2$:
+With $k = 1$ the dimensions are right, and the value is wrong all the same: the printed sum less the corrected one is
+$W^\top W\, z\, (z - 1)$. One case in fractions, with no rounding: $n = k = 1$, $W = 2$, $y = 1$, and $z$ with
+mean $3$ and variance $\tfrac14$. The two points $3 \pm \tfrac12$ with equal weights have that mean and variance, so
+they average any quadratic as $q$ does. The three terms must average to the squared error, less its sign:
 """
 
 # %%
-gram, zeta = (W_.T * W_)[0], sp.Symbol("z", real=True)
-print("printed minus corrected, times 2σ²:", sp.factor(-gram * zeta + gram * zeta**2))
+two_points, w_1, y_3 = (Fraction(5, 2), Fraction(7, 2)), 2, 1
+squared_error = sum((w_1 * z - y_3) ** 2 for z in two_points) / 2
+corrected = sum(-z * w_1 * w_1 * z + 2 * y_3 * w_1 * z - y_3 * y_3 for z in two_points) / 2
+printed = sum(-w_1 * w_1 * z + 2 * y_3 * w_1 * z - y_3 * y_3 for z in two_points) / 2
+ledger.certify("Eq. 17 corrected averages to the squared error", -corrected, "==", squared_error)
+ledger.certify("Eq. 17 as printed does not", -printed, "!=", squared_error, erratum="| Eq. 17 | ")
 
 # %% [markdown]
 r"""
-It vanishes only at $z = 0$ and $z = 1$ (or $W = 0$). Nothing that follows in the paper uses the slip: Eq. 18
-is the average of the corrected line.
+Nothing that follows in the paper uses the slip: Eq. 18 is the average of the corrected line.
 
 ### Equation 18
 
@@ -615,20 +523,14 @@ our copy prints, is
 $$ \mathbb E_{q(z \mid x)} \big[ \log p(x \mid z) \big] = \frac{1}{2\sigma^2} \big[ -\operatorname{tr}(W D W^\top)
 - (x - \mu)^\top V^\top W^\top W V (x - \mu) \big] \tag{18} $$
 
-**Derivation.** These are the two terms that come from $-z^\top W^\top W z$. We derive them twice.
-
-*Through $Wz$, as the paper does.* Under $q$, $z = m + e$ with $e \sim \mathcal N(0, D)$ and $m = Vy$. Then
+**Derivation.** These are the two terms that come from $-z^\top W^\top W z = -\|Wz\|^2$. Under $q$, $z = m + e$ with $e \sim \mathcal N(0, D)$ and $m = Vy$. Then
 $Wz = WVy + We$, which is Gaussian, being affine in $e$, with mean $WVy$ and covariance
 $\mathbb E\, W e e^\top W^\top = W D W^\top$. The average of a quadratic, with the identity for its matrix, is
 
 $$ \mathbb E\, \|Wz\|^2 = \|WVy\|^2 + \operatorname{tr}(W D W^\top)
 = y^\top V^\top W^\top W V y + \operatorname{tr}(W D W^\top) . $$
 
-*Through $z$.* The same fact with the matrix $W^\top W$ gives
-$\mathbb E\, z^\top W^\top W z = m^\top W^\top W m + \operatorname{tr}(W^\top W D)$, which is the same, since
-$\operatorname{tr}(W^\top \cdot W D) = \operatorname{tr}(W D \cdot W^\top)$.
-
-Either way, with a minus sign and divided by $2s$, this is Eq. 18. As $D$ is diagonal, the trace is
+With a minus sign and divided by $2s$, this is Eq. 18. As $D$ is diagonal, the trace is
 $\sum_i D_i \|w_i\|^2$, with $w_i$ the columns of $W$: each latent adds noise in proportion to the squared
 length of its column. $\square$
 
@@ -652,19 +554,6 @@ Random draws of $z$ and the squared length of $Wz$:
 points, weights = draws(seed=3)
 sampled = -((points @ W.T) ** 2).sum(axis=-1) @ weights
 ledger.check(18, "|Wz|² over draws of z", "Monte Carlo", line_18(vae, x), sampled, 2e-2)
-
-# %% [markdown]
-r"""
-Automatic differentiation can average, too. A quadratic $f$ satisfies
-$\mathbb E f(z) = f(m) + \tfrac12 \operatorname{tr}(D H)$ with its Hessian $H$: the second of our two facts,
-with $A = \tfrac12 H$ and a linear part that averages to its value at $m$. PyTorch supplies $H$.
-"""
-
-# %%
-hessian = torch.autograd.functional.hessian(lambda z: -((W_t @ z) ** 2).sum(), zero).numpy()
-at_mean = -((m @ W.T) ** 2).sum(axis=1)
-by_hessian = at_mean + np.trace(np.diag(D) @ hessian) / 2
-ledger.check(18, "value at the mean and PyTorch's Hessian", "autograd", line_18(vae, x), by_hessian, 1e-10)
 
 # %% [markdown]
 r"""
@@ -734,17 +623,6 @@ ledger.check(19, "SciPy's log p(x | z) over draws of z", "Monte Carlo", forms_19
 
 # %% [markdown]
 r"""
-PyTorch's log density at the mean of $q$, and its Hessian there, as for Eq. 18:
-"""
-
-# %%
-centres = torch.tensor(m)
-at_mean = np.array([torch_conditional(z, row) for z, row in zip(centres, x_t, strict=True)])
-by_hessian = twice(at_mean + np.trace(np.diag(D) @ bends[0].numpy()) / 2)
-ledger.check(19, "log p(x | z) at the mean and its Hessian", "autograd", forms_19(vae, x), by_hessian, 1e-10)
-
-# %% [markdown]
-r"""
 SymPy's average of $\log p(x \mid z)$ in the small case:
 """
 
@@ -759,24 +637,29 @@ r"""
 #### The bracket that closes twice
 
 As our copy prints, Eq. 18 ends with a bracket and Eq. 19 has another one after its second term. Taken at its
-word, the first one leaves the terms of Eq. 19 outside of the factor $\tfrac{1}{2\sigma^2}$. We compare both
-readings with the average by quadrature, at our $\sigma^2$ and at $\tfrac12$.
+word, the first one leaves the two terms of Eq. 19 outside of the factor $\tfrac{1}{2\sigma^2}$. The two readings differ by
+$(1 - \tfrac1{2\sigma^2})$ times those terms, $2 y^\top W V y - y^\top y$. So they agree for *all* $x$ only at
+$\sigma^2 = \tfrac12$, and at any $\sigma^2$ for the $x$ at which the two terms cancel. Which is right, one case decides,
+in fractions: $n = 2$, $k = 1$, and the average of $-\|y - Wz\|^2 / 2\sigma^2$ over two points $z$ with the mean $Vy$
+and the variance $D = \tfrac14$.
 """
 
 # %%
-points, weights = nodes()
-for s_try in (s, 0.5):
-    target = bracket_16(x[:, None], points, s=s_try) @ weights
-    constant = n / 2 * np.log(2 * np.pi * s_try)
-    closed_early = line_18(vae, x) / (2 * s_try) + line_19(vae, x) - constant
-    one_bracket = (line_18(vae, x) + line_19(vae, x)) / (2 * s_try) - constant
-    off = [np.abs(reading - target).max() for reading in (closed_early, one_bracket)]
-    print(f"σ² = {s_try}: closed twice, off by {off[0]:.2f} nats; one bracket, exact: {off[1] < 1e-9}")
+w_2, y_4, s_4, mean = (2, 1), (1, 1), Fraction(3, 5), Fraction(1, 3) - Fraction(1, 2)  # V = (1/3, -1/2)
+errors = [
+    sum((y - w * z) ** 2 for y, w in zip(y_4, w_2, strict=True)) for z in (mean - Fraction(1, 2), mean + Fraction(1, 2))
+]
+averaged = -sum(errors) / 2 / (2 * s_4)
+squares, products = sum(w * w for w in w_2), sum(y * w for y, w in zip(y_4, w_2, strict=True))
+first = -Fraction(1, 4) * squares - mean**2 * squares
+second = 2 * mean * products - sum(y * y for y in y_4)
+ledger.certify("Eqs 18-19 with one bracket are the average", (first + second) / (2 * s_4), "==", averaged)
+claim = "with the bracket closed early they are not"
+ledger.certify(claim, first / (2 * s_4) + second, "!=", averaged, erratum="closed at the end of both lines")
 
 # %% [markdown]
 r"""
-One bracket over all four terms it is. The two readings agree only at $2\sigma^2 = 1$, which shows how such a
-slip can hide from a test that happens to use a convenient number.
+One bracket over all four terms it is. A test at $\sigma^2 = \tfrac12$, a convenient number, would not have noticed.
 
 ## From one sample to all of them
 
@@ -798,11 +681,10 @@ $$ \begin{aligned}
 L_\beta &= -\beta\, \overline{(B)} + \overline{(C)} .
 \end{aligned} $$
 
-The mean and the covariance of the data are all that the objective sees: its cost does not depend on $N$. The
-package goes one step further for the sake of precision. It takes a matrix $Q$ with $Q Q^\top = S_\mu$, and
-writes each trace as a sum of squares, $\operatorname{tr}(A S_\mu A^\top) = \|A Q\|^2$ (the sum of the squared
-entries): a sum of squares has no cancellation, where the four terms of Eqs 18 and 19 nearly cancel once
-$\sigma^2$ is small.
+The mean and the covariance of the data are all that the objective sees: its cost does not depend on $N$. For the
+sake of precision the package takes a matrix $Q$ with $Q Q^\top = S_\mu$ and writes each trace as
+$\operatorname{tr}(A S_\mu A^\top) = \|A Q\|^2$ (the sum of the squared entries). A sum of squares has no
+cancellation, where the four terms of Eqs 18 and 19 nearly cancel once $\sigma^2$ is small.
 """
 
 # %%
@@ -819,7 +701,7 @@ r"""
 ## Derivatives
 
 The paper now differentiates $-(B) + (C)$ and sets the result to zero. It fixes $\mu$ at the mean of the data,
-where $S_\mu = S$. We keep any $\mu$ and write $S_\mu$, which costs nothing. Three conventions:
+where $S_\mu = S$. We keep any $\mu$ and write $S_\mu$. Three conventions:
 
 - The paper's equations are for the sum over the data set, hence the factor $N$; ours are averages. (The paper
   calls the sum "the marginal likelihood over the whole dataset"; what it differentiates is the ELBO.)
@@ -827,8 +709,7 @@ where $S_\mu = S$. We keep any $\mu$ and write $S_\mu$, which costs nothing. Thr
   $df = \operatorname{tr}(G^\top dX) = \sum_{ij} G_{ij}\, dX_{ij}$.
 - $D$ has $k$ free entries, its diagonal. A derivative in $D$ is $k$ numbers, or a diagonal matrix.
 
-So all the derivatives below are read off in one way: change $X$ by $dX$, keep
-what is linear in $dX$, and turn the trace until $dX$ stands last. What stands before it is $G^\top$.
+So change $X$ by $dX$, keep what is linear in it, and turn the trace until $dX$ stands last: before it stands $G^\top$.
 
 **Four other ways to differentiate**, each blind to Eqs 15 to 19 or to the rules just stated.
 
@@ -850,6 +731,7 @@ def torch_elbo(W, V, D, mu, s, beta):
 
 
 betas = (1.0, 0.3)
+x_t = torch.tensor(x)
 leaves = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in (W, V, D, mu, s)]
 automatic = [torch.autograd.grad(torch_elbo(*leaves, beta), leaves) for beta in betas]
 
@@ -1023,15 +905,12 @@ $$ \frac{\partial}{\partial V} \big( -(B) + (C) \big)
 
 **Derivation.** $V$ occurs in three of the traces. Change $V$ by $dV$ ($k \times n$), keep what is linear.
 
-1. The change of $\operatorname{tr}(V S_\mu V^\top)$ is
-   $\operatorname{tr}(dV\, S_\mu V^\top) + \operatorname{tr}(V S_\mu\, dV^\top)$. The second trace is that of
-   the transpose of the first, because $S_\mu$ is symmetric, so they are equal. Turning the first, the sum is
-   $2 \operatorname{tr}(S_\mu V^\top dV)$. Here $G^\top = 2 S_\mu V^\top$, and the gradient is
-   $G = 2 V S_\mu$.
-2. $\operatorname{tr}(W V S_\mu V^\top W^\top) = \operatorname{tr}(W^\top W\, V S_\mu V^\top)$. In the same
-   way, since $W^\top W$ is symmetric too, its change is
-   $2 \operatorname{tr}(W^\top W\, dV\, S_\mu V^\top) = 2 \operatorname{tr}(S_\mu V^\top W^\top W\, dV)$, and
-   the gradient is $2 W^\top W V S_\mu$.
+1. *A rule.* For symmetric $A$ and $B$, the change of $\operatorname{tr}(A V B V^\top)$ is
+   $\operatorname{tr}(A\, dV\, B V^\top) + \operatorname{tr}(A V B\, dV^\top)$. The second trace is that of the transpose
+   of the first matrix, turned, so they are equal: $2 \operatorname{tr}(B V^\top A\, dV)$, and the gradient is
+   $G = 2 A V B$.
+2. So $\operatorname{tr}(V S_\mu V^\top)$ has the gradient $2 V S_\mu$, and
+   $\operatorname{tr}(W V S_\mu V^\top W^\top) = \operatorname{tr}(W^\top W\, V S_\mu V^\top)$ has $2 W^\top W V S_\mu$.
 3. $d \operatorname{tr}(W V S_\mu) = \operatorname{tr}(W\, dV\, S_\mu) = \operatorname{tr}(S_\mu W\, dV)$: the
    gradient is $W^\top S_\mu$.
 
@@ -1073,11 +952,8 @@ $$ \frac{\partial}{\partial W} \big( -(B) + (C) \big)
 
 **Derivation.** $W$ does not occur in $(B)$. In $\overline{(C)}$ it occurs in three traces.
 
-1. $d \operatorname{tr}(W D W^\top) = 2 \operatorname{tr}(D W^\top dW)$, by step 1 of Eq. 21 with the
-   symmetric $D$ in the place of $S_\mu$ and $W$ in the place of $V$. So
-   $G^\top = 2 D W^\top$ and $G = 2 W D$: the transpose reverses the order.
-2. $\operatorname{tr}(W\, V S_\mu V^\top W^\top)$ is the same with $V S_\mu V^\top$ ($k \times k$, symmetric)
-   for $D$: the gradient is $2 W V S_\mu V^\top$.
+1. $\operatorname{tr}(W D W^\top)$ has the gradient $2 W D$, by the rule of Eq. 21 with $W$ for $V$, $A = I$ and $B = D$.
+2. $\operatorname{tr}(W\, V S_\mu V^\top W^\top)$ has $2 W V S_\mu V^\top$, by the same with $B = V S_\mu V^\top$.
 3. $d \operatorname{tr}(W V S_\mu) = \operatorname{tr}(dW\, V S_\mu) = \operatorname{tr}(V S_\mu\, dW)$: the
    gradient is $(V S_\mu)^\top = S_\mu V^\top$.
 
@@ -1121,11 +997,18 @@ as_printed = (Sm * Vm.T - Dm * Wm - Wm * Vm * Sm * Vm.T) / s_
 print("corrected:", sp.simplify(exact_W - corrected))
 print("printed, times σ²:", sp.simplify(s_ * (exact_W - as_printed)))
 
+# %% [markdown]
+r"""
+And at one point, in whole numbers and fractions. SymPy's derivative knows nothing of matrices, so that it equals the
+corrected form, and not the printed one, settles the order of the factors.
+"""
+
 # %%
-numbers_printed = np.array(as_printed.subs(at), float)
-off_by = np.abs(numbers_printed - at_both(exact_W)[0]).max()
-print(f"at the numbers above, the printed form is off by {off_by:.2f}, the corrected one is exact")
-assert np.allclose(np.array(corrected.subs(at), float), at_both(exact_W)[0])
+letters_22 = [*Wm, *Vm, Dm[0, 0], Dm[1, 1], S11, S12, S22, s_]
+at_22 = dict(zip(letters_22, [1, 2, 3, 1, 1, 0, -1, 1, sp.Rational(1, 2), 2, 3, 1, 2, 1], strict=True))
+by_entries = exact_W.subs(at_22)
+ledger.certify("Eq. 22 with W D is the derivative", by_entries, "==", corrected.subs(at_22))
+ledger.certify("with D W it is not", by_entries, "!=", as_printed.subs(at_22), erratum="| Eq. 22 | ")
 
 # %% [markdown]
 r"""
@@ -1150,10 +1033,10 @@ s^* = \frac Rn = \frac{1}{n}\, \mathbb E\, \|x - \mu - Wz\|^2 . $$
 Here $R > 0$ unless $W = 0$ and every sample equals $\mu$, because
 $R \ge \operatorname{tr}(W D W^\top) = \sum_i D_i \|w_i\|^2$, and with $W = 0$ it is $\operatorname{tr}(S_\mu)$.
 The derivative is positive below $s^*$ and negative above, so $s^*$ is the one maximum for given $W$, $V$,
-$D$: the mean squared error per dimension, for any $\beta$. Two things to notice. The error is that of sampled
-codes; the error at the mean of the code is smaller by $\operatorname{tr}(W D W^\top)$, and leads to a
-$\sigma^2$ that is too small. And nothing here is special to a linear decoder: for any Gaussian decoder with
-one $\sigma^2$ for all inputs, the best one is the mean squared error per dimension, at sampled codes.
+$D$: the mean squared error per dimension, for any $\beta$. The error is that of *sampled* codes; at the mean code it
+is smaller by $\operatorname{tr}(W D W^\top)$, and leads to a $\sigma^2$ that is too small. Nothing here is special to a
+linear decoder: for any Gaussian decoder with one $\sigma^2$, the best is the mean squared error per dimension, at
+sampled codes.
 
 **$\mu$.** With the encoder's mean tied to the decoder's, as $V(x - \mu)$, $\mu$ occurs in the two quadratics.
 The terms that contain $y$ are
@@ -1198,8 +1081,8 @@ r"""
 $$ D^* = \sigma^2 \big( \operatorname{diag}(W^\top W) + \sigma^2 I \big)^{-1}, \qquad V^* = M^{-1} W^\top , $$
 
 and that this recovers the true posterior mean in all cases, and the correct posterior covariance when the
-columns of $W$ are orthogonal. We derive it for any $\beta > 0$, prove that it is the maximum and not merely a
-stationary point, and then prove the two statements. Let
+columns of $W$ are orthogonal. We prove it for any $\beta > 0$, and that it is the maximum and not merely a
+stationary point. Let
 
 $$ \theta = \beta s, \qquad M_\theta = W^\top W + \theta I_k , $$
 
@@ -1235,10 +1118,10 @@ is $-2 \operatorname{tr}(V S_\mu W)$, and the third does not contain $V$. So
 $$ g(V) = g(V^*) - \tfrac{1}{2s} \operatorname{tr}\big( M_\theta (V - V^*) S_\mu (V - V^*)^\top \big)
 = g(V^*) - \tfrac{1}{2s} \big\| M_\theta^{1/2} (V - V^*)\, S_\mu^{1/2} \big\|^2 . $$
 
-The norm is the sum of the squared entries. So $g$ is concave, $V^*$ is a maximum, and $V$ is another exactly
-when $M_\theta^{1/2} (V - V^*)\, S_\mu^{1/2} = 0$. As $M_\theta$ is positive definite this says
-$(V - V^*)\, S_\mu = 0$, and *if $S_\mu$ is nonsingular*, $V = V^*$. Put differently: the data decide how much
-a wrong $V$ costs, but not which $V$ is right. $\square$
+So $g$ is concave, $V^*$ is a maximum, and $V$ is another exactly when
+$M_\theta^{1/2} (V - V^*)\, S_\mu^{1/2} = 0$. As $M_\theta$ is positive definite this says
+$(V - V^*)\, S_\mu = 0$, and *if $S_\mu$ is nonsingular*, $V = V^*$. The data decide how much a wrong $V$ costs, but
+not which $V$ is right. $\square$
 """
 
 # %%
@@ -1286,10 +1169,9 @@ no harm to the mean.
 
 **The posterior covariance, exactly when the columns are orthogonal.** The true covariance is $s M^{-1}$, and
 $D^* = s \widetilde M^{-1}$ with $\widetilde M = \operatorname{diag}(W^\top W) + s I$, the diagonal part of
-$M$. If the columns of $W$ are orthogonal, $W^\top W$ is diagonal, $M = \widetilde M$, and the two agree.
-Conversely, if $s M^{-1} = s \widetilde M^{-1}$, then $M = \widetilde M$ is diagonal, and so is
-$W^\top W = M - s I$: the columns are orthogonal. (Zero columns are orthogonal to everything.) In that case,
-and only then, $q$ is the posterior, term (A) is zero for every $x$, and the ELBO is $\log p(x)$. $\square$
+$M$. They agree exactly when $M = \widetilde M$, that is, when $W^\top W = M - sI$ is diagonal: when the columns are
+orthogonal. (Zero columns are orthogonal to everything.) Then, and only then, $q$ is the posterior, term (A) is zero for
+every $x$, and the ELBO is $\log p(x)$. $\square$
 """
 
 
@@ -1307,13 +1189,10 @@ print("orthogonal columns: mean right {}, covariance right {}".format(*mean_and_
 
 # %% [markdown]
 r"""
-**Note.** Two small things about the sentence in the paper. It draws both $D^*$ and $V^*$ from Eq. 20; $V^*$
-is from [Eq. 21](#equation-21). And at $\beta \ne 1$ the best encoder is the one that belongs to another model,
-with $\theta = \beta \sigma^2$ in the place of $\sigma^2$: its mean is that model's posterior mean, and its
-covariance that model's posterior covariance exactly when the columns are orthogonal. A $\beta$ below 1 makes the
-encoder believe that there is less noise than the decoder says.
-[Chapter 7](07_what_linear_theory_predicts.ipynb) follows this
-thread.
+**Note.** The paper draws both $D^*$ and $V^*$ from Eq. 20; $V^*$ is from [Eq. 21](#equation-21). At
+$\beta \ne 1$ the best encoder is the one that belongs to another model, with $\theta = \beta \sigma^2$ in the place
+of $\sigma^2$: a $\beta$ below 1 makes the encoder believe that there is less noise than the decoder says.
+[Chapter 7](07_what_linear_theory_predicts.ipynb) follows this thread.
 
 ## When the covariance is singular
 
@@ -1323,20 +1202,36 @@ $S_\mu$. With $\mu = \bar x$ the null space of $S$ consists of the directions in
 all, since $a^\top S a = \frac1N \sum_i (a^\top (x_i - \bar x))^2$. So the encoders agree on every sample, and
 differ only where no sample has ever been.
 
-This is no curiosity. MNIST has 784 pixels and a covariance of rank 712. Take ten latents at the maximum
-likelihood solution, and add to $V^*$ anything we like in the 72 directions that are left.
+This is no curiosity. MNIST has 784 pixels and a covariance of rank 712. Some of the 72 directions that are left are
+easy to name: the pixels that are black in every training image. Let $A$ be 1 on these and 0 elsewhere, in each of
+its ten rows. The record of MNIST holds $\sum x$ and $\sum x x^\top$ of the pixel values 0 to 255 as whole numbers, so
+$N \sum x x^\top - (\sum x)(\sum x)^\top$, which is $255^2 N^2 S$, is known without rounding; that $A$ times it is zero
+proves $A S = 0$, and with the completed square that $V^*$ and $V^* + A$ have the same ELBO for every $W$, $D$ and
+$\sigma^2$.
+"""
+
+# %%
+record = np.load(files("helpers") / "records" / data.MOMENT_RECORDS["train"])
+total, count = record["total"].astype(np.int64), int(record["count"])
+products = np.zeros((784, 784), np.int64)
+products[np.triu_indices(784)] = record["products"]
+scaled_S = count * (products + np.triu(products, 1).T) - np.outer(total, total)  # below 2^49: exact
+A = np.tile((total == 0).astype(np.int64), (10, 1))
+print("pixels that are black in all", count, "images:", A[0].sum())
+claim = "A S = 0 on MNIST, for an A that is not zero"
+ledger.certify(claim, (A @ scaled_S)[0].tolist(), "==", [0] * 784, erratum="the solution of Eq. 21")
+
+# %% [markdown]
+r"""
+Ten latents at the maximum likelihood solution, with $V^*$ and with $V^* + A$:
 """
 
 # %%
 mnist = data.mnist_moments()
-rank = int((mnist.eigenvalues > 0).sum())
 decoder = ppca.fit(mnist, 10)
 V_best, D_best = optimal_encoder(decoder.W, decoder.sigma2)
-null = mnist.eigenvectors[:, rank:]
-A = rng.standard_normal((10, 784)) @ null @ null.T
-both = (V_best, V_best + 5 * A)
-encoders = [LinearVAE(decoder.W, V_any, D_best, mnist.mean, decoder.sigma2) for V_any in both]
-print(f"rank {rank}; largest entry of V* {np.abs(V_best).max():.2f}, of what we add {np.abs(5 * A).max():.1f}")
+encoders = [LinearVAE(decoder.W, V_any, D_best, mnist.mean, decoder.sigma2) for V_any in (V_best, V_best + A)]
+print(f"largest entry of V* {np.abs(V_best).max():.2f}, of what we add 1")
 for encoder in encoders:
     slope = np.abs(encoder.gradients(mnist).V).max()
     assert np.isclose(encoder.elbo(mnist), encoder.log_likelihood(mnist), rtol=1e-9)
@@ -1345,24 +1240,21 @@ for encoder in encoders:
 # %% [markdown]
 r"""
 Two different encoders, both stationary, with the same ELBO, which is the log likelihood. They part company on
-an image that lights a pixel that is black in every training image:
+an image that lights one of these pixels:
 """
 
 # %%
-dark = np.flatnonzero(np.diag(mnist.covariance) == 0)
 image = mnist.mean.copy()
-image[dark[0]] += 1.0
-codes = [encoder.V @ (image - encoder.mu) for encoder in encoders]
-print(len(dark), "pixels are black in every training image; one of them lit:")
-assert np.allclose(codes[0], 0, atol=1e-12)
-lengths = [np.linalg.norm(code) for code in codes]
+image[np.flatnonzero(total == 0)[0]] += 1.0
+lengths = [np.linalg.norm(encoder.V @ (image - encoder.mu)) for encoder in encoders]
+assert lengths[0] < 1e-12
 print(f"length of its code: {lengths[0]:.1f} with V*, {lengths[1]:.1f} with the other")
 
 # %% [markdown]
 r"""
 $V^*$ ignores the pixel, as the true posterior does: no column of $W$ reaches it, so it says nothing about
 $z$. The other encoder reports it as news. What the data determine is $V$ on their own span; off it, gradient
-descent (with $\mu$ at the mean) leaves $V$ where it was initialised, because the gradient is zero there.
+descent (with $\mu$ at the mean) leaves $V$ where it was initialised.
 "Recovering the true posterior mean in all cases" holds on the span of the data, and everywhere if $S$ is
 nonsingular.
 
@@ -1413,9 +1305,8 @@ $M / s$, and
 
 $$ D_i^* = \frac{s}{M_{ii}} = \frac{1}{(\text{posterior precision})_{ii}} . $$
 
-For a Gaussian this is the variance of $z_i$ when $x$ *and all other latents* are given: with the others
-fixed, the log posterior is a quadratic in $z_i$ with second derivative $-M_{ii}/s$. The variance of $z_i$
-given $x$ alone is $(s M^{-1})_{ii}$. It is never smaller:
+This is the variance of $z_i$ when $x$ *and all other latents* are given: then the log posterior is a quadratic in
+$z_i$ with second derivative $-M_{ii}/s$. The variance of $z_i$ given $x$ alone, $(s M^{-1})_{ii}$, is never smaller:
 
 $$ D_i^* = \frac{s}{M_{ii}} \;\le\; s\, (M^{-1})_{ii}, \qquad
 \text{with equality exactly when } w_i \text{ is orthogonal to all other columns.} $$
@@ -1557,6 +1448,114 @@ print(f"term (A) with the best encoder is {gap:.4f} nats for every sample")
 
 # %% [markdown]
 r"""
+## Fitting from a random start
+
+With the best encoder known, the package can climb from a random start: `fit`, which
+[chapter 3](03_linear_vae.ipynb#fitting-mnist-from-a-random-start) uses on MNIST. It is an expectation–maximisation
+algorithm, with one twist. As before $\theta = \beta s$ and $\mu = \bar x$, and all averages are over the data.
+
+**An encoder without restriction.** For a while, let the encoder be $\mathcal N(V y, \Sigma)$ with any
+positive definite $\Sigma$ ($k \times k$), and the prior $\mathcal N(0, \Pi)$ with any positive definite
+$\Pi$. The objective is
+
+$$ J = -\tfrac n2 \log 2 \pi s - \tfrac{1}{2s}\, \mathbb E \|y - W z\|^2
+- \tfrac{\beta}{2} \Big[ \operatorname{tr}(\Pi^{-1} P) - k - \log |\Sigma| + \log |\Pi| \Big],
+\qquad P = V S V^\top + \Sigma , $$
+
+with $P = \mathbb E\, z z^\top$ under the encoder, and
+$\mathbb E \|y - Wz\|^2 = \operatorname{tr} S - 2 \operatorname{tr}(W V S) + \operatorname{tr}(W P W^\top)$.
+It is maximised over one half of its arguments and then the other, so it can only rise.
+
+*The encoder, at $\Pi = I$.* Divide $J$ by $\beta$: what depends on $V$ and $\Sigma$ is an ordinary ELBO with
+noise $\theta$, and it is best at the true posterior for that noise. With $M_\theta = W^\top W + \theta I$,
+$V = M_\theta^{-1} W^\top$ and $\Sigma = \theta M_\theta^{-1}$. At $\beta = 1$, $J$ is then the log
+likelihood.
+
+*The decoder and the prior, at this encoder.* $J$ is a concave quadratic in $W$ with derivative
+$\tfrac1s (S V^\top - W P)$, so $W = S V^\top P^{-1}$. The bracket is smallest at $\Pi = P$ (its derivative in
+$\Pi^{-1}$ is $P - \Pi$). And $s$ is $\tfrac1n \mathbb E\|y - W z\|^2$, which at this $W$ is
+$\tfrac1n \big( \operatorname{tr} S - \operatorname{tr}(W P W^\top) \big)$. (With a given $\sigma^2$ this last
+is left out.)
+
+*The twist: back to the prior $\mathcal N(0, I)$.* Write $P = L L^\top$ and $z = L z'$. Then $z'$ has the
+prior $\mathcal N(0, I)$, the decoder for $z'$ is $W' = W L = S V^\top L^{-\top}$, and $J$ is what it was,
+since a change of variables alters neither term. Plain EM would keep the prior at $I$ and creep toward the
+right lengths of the columns; freeing the prior and folding it back gets them in one go. This is
+parameter-expanded EM, [Liu, Rubin & Wu, 1998](../book/references.md). For pPCA without the twist it is the EM
+algorithm of [Tipping & Bishop, 1999](../book/references.md).
+
+**And the diagonal encoder?** When the ascent has settled, write $W = U L R^\top$ and take $U L$ instead. $J$
+does not change under $R$ (turn $z$, and the prior is the same), and for orthogonal columns $M_\theta$ is
+diagonal: the best $\Sigma$ is diagonal of itself, and $J$ *is* the objective of Eq. 9.
+([Theorem 1](05_theorem_1.ipynb) is about this rotation.)
+
+**Where does it end?** At $\beta = 1$ the ascent climbs the log likelihood $\ell(W, s)$ in $W$ and $s$ together. At a
+*fixed* $s$, every stationary $W$ is a global maximum or has a direction of positive curvature
+([chapter 2](02_stability.ipynb#equation-12)). One more step covers the two together:
+
+*Let $k$ be below the rank of $S$. A stationary point $(W_0, s_0)$ of $\ell$ is a global maximum, or has a direction in
+$W$ of positive curvature. So every local maximum in $(W, s)$ is global.*
+
+*Proof.* $W_0$ is stationary at the fixed $s_0$. If it is no global maximum there, it has such a direction, with $s$ at
+rest. Otherwise $\ell(W_0, s_0) = g(s_0)$, where $g(s) = \max_W \ell(W, s)$ is the function of
+[Eq. 7](01_ppca.ipynb#equation-7), Step 3. The difference $g(s) - \ell(W_0, s)$ is never negative, by the definition of
+$g$, and zero at $s_0$: it has a minimum there, inside $s > 0$. Both functions are differentiable ($g$ by Step 4, where
+its pieces meet with equal slopes). So their derivatives agree at $s_0$: $g'(s_0) = \partial \ell / \partial s\,(W_0, s_0)$,
+which is the envelope theorem for our case, and zero, as the point is stationary. But $g'$ has one zero only, at the
+peak $\sigma^2_{\text{MLE}}$ (Step 4). So $s_0 = \sigma^2_{\text{MLE}}$ and
+$\ell(W_0, s_0) = \max_s g(s)$, the global maximum. $\square$
+
+Other $\beta$ are in [chapter 5](05_theorem_1.ipynb#with-learned-noise-and-for-any-beta). So the only other places to
+end are saddles. That a random start avoids these we do not prove for this update with its momentum; we see it in
+every run. First the envelope step in numbers, then the code.
+"""
+
+# %%
+step = 1e-5
+for s_try in (0.05, 0.3, 2.0, 6.0):
+    held = ppca.fit(moments, k, s_try)
+    near = [s_try + step * s_try, s_try - step * s_try]
+    g_slope = np.subtract(*(ppca.fit(moments, k, value).log_likelihood(moments) for value in near)) / np.subtract(*near)
+    at_W = [ppca.PPCA(held.W, held.mu, value).log_likelihood(moments) for value in near]
+    assert np.isclose(g_slope, np.subtract(*at_W) / np.subtract(*near), rtol=1e-5)
+    print(f"s = {s_try}: g' and the slope of the log likelihood with W held agree at {g_slope:.3f}")
+
+# %% [markdown]
+r"""
+The update does all this with two triangular factors, $M_\theta = A A^\top$ and
+$\theta I + Q^\top S Q = F F^\top$ with $Q = W A^{-\top}$. Then $V = A^{-\top} Q^\top$, so
+$P = A^{-\top} (Q^\top S Q + \theta I) A^{-1} = L L^\top$ with $L = A^{-\top} F$, and
+$W' = S V^\top L^{-\top} = S Q A^{-1} A F^{-\top} = S Q F^{-\top}$. The covariance is only ever multiplied
+with an $n \times k$ matrix.
+"""
+
+# %%
+plots.show_source(linear_vae._update)
+
+# %% [markdown]
+r"""
+The first return value is $J$ at the encoder just found:
+$-\tfrac12 [\, n \log 2 \pi s + \beta \log |M_\theta / \theta|
++ \tfrac1s ( \operatorname{tr} S - \operatorname{tr}(Q^\top S Q) ) ]$.
+The loop around the update adds Nesterov's momentum, takes it back whenever $J$ would fall, and ends when $J$
+has stopped rising beyond rounding. When $\sigma^2$ is learned, the first update is made at next to no noise,
+so that no latent collapses only because the noise has yet to come down.
+"""
+
+# %%
+plots.show_source(fit)
+
+# %%
+for beta in betas:
+    runs = [fit(moments, k, s, beta, seed=seed) for seed in range(3)]
+    top = profile_elbo(ppca.fit(moments, k, beta * s).W, moments, s, beta)
+    assert np.allclose([run.elbo(moments, beta) for run in runs], top, rtol=1e-12)
+free = [fit(moments, k, seed=seed).elbo(moments) for seed in range(3)]
+assert np.allclose(free, ppca.max_log_likelihood(moments)[k - 1], rtol=1e-12)
+print("three random starts, σ² given (at both β) and learned: all at the maximum in closed form")
+
+# %% [markdown]
+r"""
 ## What we showed
 
 - $\log p(x)$ is (A) − (B) + (C) for any encoder ([Eq. 14](#equation-14)), and each term has a closed form
@@ -1573,6 +1572,7 @@ r"""
 - It has the true posterior's mean always, and its covariance exactly when the columns of $W$ are orthogonal.
   If they are not, $D_i^*$, the inverse of the $i$-th diagonal entry of the precision, is too small for every
   column that is not orthogonal to all the others.
+- `fit` climbs by expectation–maximisation, and no local maximum in $(W, \sigma^2)$ can stop it short of the global one.
 
 ## Exercises
 
@@ -1586,7 +1586,7 @@ $\Sigma$, and show that the ELBO is then $\log p$, whatever $W$ is. Check it wit
 # ½ [log det Σ - tr Σ - tr(WᵀW Σ)/s], and its derivative is ½ (Σ⁻¹ - I - WᵀW/s). It vanishes at
 # Σ = s (WᵀW + sI)⁻¹ = s M⁻¹: with V*, the true posterior. Then (A) = 0 in Eq. 14.
 Sigma = torch.tensor(s * np.linalg.inv(M), requires_grad=True)
-gram = W_t.T @ W_t
+gram = torch.tensor(W.T @ W)
 with_Sigma = (torch.logdet(Sigma) - torch.trace(Sigma) - torch.trace(gram @ Sigma) / s) / 2
 (slope,) = torch.autograd.grad(with_Sigma, Sigma)
 with_D = (np.log(D_star) - D_star - (W**2).sum(axis=0) * D_star / s).sum() / 2
@@ -1664,7 +1664,8 @@ r"""
 The paper is [Lucas et al., 2019](../book/references.md); Equations 14 to 22 are in its Appendix C. It takes
 the rules for matrix derivatives from [Petersen & Pedersen, 2012](../book/references.md), where many more are
 listed. The alternation of the last exercise, with an unrestricted encoder, is the expectation–maximisation
-algorithm of [Tipping & Bishop, 1999](../book/references.md).
+algorithm of [Tipping & Bishop, 1999](../book/references.md); parameter expansion for it is due to
+[Liu, Rubin & Wu, 1998](../book/references.md).
 
 ## Versions
 """
