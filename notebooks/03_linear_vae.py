@@ -59,6 +59,7 @@ from scipy.stats import norm, ortho_group
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal, kl_divergence
 
+# %%
 from helpers import data, plots, ppca
 from helpers.ledger import Ledger, relative_error
 from helpers.linear_vae import LinearVAE, fit, optimal_encoder, posterior_gap

@@ -208,8 +208,8 @@ $$ \log p(x) = \underbrace{KL\big(q(z \mid x) \,\Vert\, p(z \mid x)\big)}_{(A)}
 - \underbrace{KL\big(q(z \mid x) \,\Vert\, p(z)\big)}_{(B)}
 + \underbrace{\mathbb E_{q(z \mid x)} \big[ \log p(x \mid z) \big]}_{(C)} . \tag{14} $$
 
-The text refers to the terms by the letters (A), (B), (C), and later by numbers; our copy prints no labels
-under the equation, and we have put the letters where they must belong.
+The text calls the terms (A), (B), (C), and later by numbers; our copy prints no labels under the equation, and we
+have put the letters where they must belong.
 
 **Derivation.** Bayes' rule, $p(z \mid x)\, p(x) = p(x \mid z)\, p(z)$, in logarithms and with
 $\log q(z \mid x)$ added and subtracted:
@@ -234,10 +234,9 @@ $V_0 = D$ and $\delta = V y - M^{-1} W^\top y$,
 $$ (A) = \tfrac12 \Big[ \tfrac1s \operatorname{tr}(M D) + \tfrac1s\, \delta^\top M \delta - k + k \log s
 - \log \det M - \log \det D \Big] . $$
 
-The first part depends on the covariance of $q$ alone, the second on how far its mean is from the true one. At
-$\delta = 0$ this is [Eq. 23](05_theorem_1.ipynb#equation-23).
+At $\delta = 0$ this is [Eq. 23](05_theorem_1.ipynb#equation-23).
 
-**Check.** The left side and the right side have nothing in common but the model. First, the three terms.
+**Check.** First, the three terms.
 """
 
 
@@ -408,9 +407,8 @@ ledger.check(16, "average over nine nodes of z", "quadrature", averaged, package
 
 # %% [markdown]
 r"""
-**Note.** Right, with $d$ read as the number of data dimensions, our $n$. Since the paper calls that number
-$n$ up to here, and has a $q$ for the number of latents beside the $d$, one may wonder which is which. Only
-one reading gives the density:
+**Note.** Right, with $d$ read as the number of data dimensions, our $n$, which the paper calls $n$ up to here. Only
+this reading gives the density:
 """
 
 # %%
@@ -439,9 +437,8 @@ $$ \mathbb E_{q(z \mid x)} \left[
 $$ (Wz - y)^\top (Wz - y) = (Wz)^\top Wz - (Wz)^\top y - y^\top Wz + y^\top y . $$
 
 The first product is $z^\top W^\top W z$. The second and third are numbers, and each is the transpose of the
-other, so they are equal: together $-2 y^\top W z$. Divide by $-2s$, and that is the corrected Eq. 17. As a
-check of dimensions: $z^\top W^\top W z$ is $(1 \times k)(k \times n)(n \times k)(k \times 1)$, a number, as
-are $y^\top W z$ and $y^\top y$. $\square$
+other, so they are equal: together $-2 y^\top W z$. Divide by $-2s$, and that is the corrected Eq. 17. Its terms are
+numbers: $z^\top W^\top W z$ is $(1 \times k)(k \times n)(n \times k)(k \times 1)$. $\square$
 
 **Check.** The corrected bracket:
 """
@@ -483,9 +480,8 @@ ledger.check(17, "SymPy's expansion", "symbolic", small_17, by_sympy, 1e-10)
 r"""
 #### The first term of Eq. 17 as printed
 
-$W^\top W z$ is a vector with $k$ entries, and the other two terms are numbers. NumPy adds a number to a
-vector without complaint, so a program typed from the printed line would run, and return $k$ values for the
-density at one point:
+$W^\top W z$ is a vector with $k$ entries, and the other two terms are numbers. NumPy adds the two without complaint,
+so a program typed from the printed line would run, and return $k$ values for the density at one point:
 """
 
 # %%
@@ -567,8 +563,7 @@ ledger.check(18, "SymPy's average", "symbolic", line_18(small, small_x), [-evalu
 
 # %% [markdown]
 r"""
-**Note.** The bracket that opens in this line is closed at its end, and, in our copy, once more in the next
-line. It must stay open here: see under [Eq. 19](#equation-19).
+**Note.** The bracket that opens in this line must stay open at its end: see under [Eq. 19](#equation-19).
 
 ### Equation 19
 
@@ -871,8 +866,7 @@ diagonal; the derivative is $-\tfrac{1}{2s} (W^\top W)_{ii} = -\tfrac{1}{2s} \|w
 $$ \frac{\partial L_\beta}{\partial D_i}
 = \frac12 \Big[ \beta \Big( \frac{1}{D_i} - 1 \Big) - \frac{\|w_i\|^2}{s} \Big] . $$
 
-With $\beta = 1$ and times $N$ this is the $i$-th diagonal entry of Eq. 20. Neither $V$ nor the data occur in
-it. $\square$
+With $\beta = 1$ and times $N$ this is the $i$-th diagonal entry of Eq. 20. $\square$
 
 **Check.**
 """
@@ -892,9 +886,8 @@ print("SymPy's derivative minus Eq. 20 with β:", sp.simplify(exact_D - matrix_f
 
 # %% [markdown]
 r"""
-**Note.** Eq. 20 is right as printed: the sign, the $\tfrac N2$, and the "diag", which is there because $D$ is
-restricted to diagonal matrices. (Without the restriction $W^\top W$ stands there in full; see the
-[exercises](#exercises).)
+**Note.** Eq. 20 is right as printed. The "diag" is there because $D$ is restricted to diagonal matrices; without the
+restriction $W^\top W$ stands there in full ([exercise 1](#exercises)).
 
 ### Equation 21
 
@@ -1164,8 +1157,7 @@ print(f"our V loses {loss:.3f} nats against V*; the square gives {square_loss:.3
 # %% [markdown]
 r"""
 **The posterior mean, in all cases.** By [Eq. 6](01_ppca.ipynb#equation-6) the true posterior of $z$ has mean
-$M^{-1} W^\top (x - \mu)$. At $\beta = 1$ this is $V^* (x - \mu)$, whatever $W$ is. A diagonal covariance does
-no harm to the mean.
+$M^{-1} W^\top (x - \mu)$. At $\beta = 1$ this is $V^* (x - \mu)$, whatever $W$ is.
 
 **The posterior covariance, exactly when the columns are orthogonal.** The true covariance is $s M^{-1}$, and
 $D^* = s \widetilde M^{-1}$ with $\widetilde M = \operatorname{diag}(W^\top W) + s I$, the diagonal part of
@@ -1368,11 +1360,9 @@ _ = right.legend(loc="upper right", fontsize=8.5)
 # %% [markdown]
 r"""
 On the left, two standard deviations of the posterior and of the best diagonal $q$, for columns at 40 degrees.
-$q$ has the right centre and cannot tilt. It meets the posterior's ellipse on the axes, where one latent is held
-at its mean, as the conditional variances say it must, and misses how far the ellipse reaches beyond. On the
-right, only at 90 degrees are the variances right and the ELBO tight. The dashed curve is what
-[chapter 5](05_theorem_1.ipynb#equation-26) is about: rotating the columns toward orthogonality leaves $\log p(x)$
-alone and closes this gap.
+$q$ has the right centre and cannot tilt: it meets the posterior's ellipse on the axes, and misses how far it reaches
+beyond. On the right, only at 90 degrees are the variances right and the ELBO tight. The dashed curve is what
+[chapter 5](05_theorem_1.ipynb#equation-26) is about.
 
 The inequality, on a thousand random decoders with four latents:
 """
