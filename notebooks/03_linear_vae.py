@@ -178,6 +178,8 @@ def generate(vae, x, standard):
 nodes, weights = np.polynomial.hermite_e.hermegauss(3)
 standard = np.stack(np.meshgrid(*[nodes] * (k + n)), axis=-1).reshape(-1, k + n)
 weights = np.prod(np.meshgrid(*[weights] * (k + n)), axis=0).ravel() / (2 * np.pi) ** ((k + n) / 2)
+
+# %%
 results = []
 for point in x:
     z, drawn = generate(vae, point, standard)
@@ -209,7 +211,6 @@ automatic differentiation finds its matrix $J$: the mean is the value at zero, t
 W, V, D, mu = (torch.tensor(array) for array in (vae.W, vae.V, vae.D, vae.mu))
 s, zero = vae.sigma2, torch.zeros(k + n, dtype=torch.float64)
 M, C = (gram + s * torch.eye(len(gram), dtype=torch.float64) for gram in (W.T @ W, W @ W.T))
-results = []
 
 
 def put_out(e, mean):
@@ -217,6 +218,8 @@ def put_out(e, mean):
     return W @ (mean + D.sqrt() * e[:k]) + mu + s**0.5 * e[k:]
 
 
+# %%
+results = []
 for point in torch.tensor(x):
     q = MultivariateNormal(V @ (point - mu), torch.diag(D))
     posterior = MultivariateNormal(torch.linalg.solve(M, W.T @ (point - mu)), s * torch.linalg.inv(M))
@@ -596,6 +599,7 @@ def cosines(W, moments):
     return np.abs(moments.eigenvectors[:, :k].T @ W) / np.linalg.norm(W, axis=0)
 
 
+# %%
 s_hat = moments.eigenvalues[3:].mean()
 scales = np.sqrt(moments.eigenvalues[:3] - s_hat)
 for vae in climbed:

@@ -60,6 +60,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 from torch.distributions import Normal, kl_divergence
 
+# %%
 from helpers import data, linear_vae, plots, ppca
 from helpers.ledger import Ledger
 from helpers.linear_vae import LinearVAE, fit, optimal_encoder, posterior_gap, profile_elbo
