@@ -341,8 +341,8 @@ entry, and all columns whose eigenvalue is at most $s$ form one collapsed group.
 **Step 5: how far short does another $R$ fall?** With equal means, the divergence of two Gaussians
 ([Eq. 2](00_preliminaries.ipynb#equation-2)) from $q$ to the true posterior is
 
-$$ \tfrac12 \Big[ \sum_i \Big( \frac{M_{ii} D_i}{s} - 1 - \log \frac{M_{ii} D_i}{s} \Big)
-+ \sum_i \log M_{ii} - \log |M| \Big] . $$
+$$ \tfrac12 \Big[ \sum_i \Big( \frac{M_{ii} D_i}{s} - 1 - \log \frac{M_{ii} D_i}{s} \Big) +
+\sum_i \log M_{ii} - \log |M| \Big] . $$
 
 Each term of the first sum is $t - 1 - \log t \ge 0$ with $t = M_{ii} D_i / s$, and zero at $D_i = s / M_{ii}$ alone.
 Other means only add to the divergence. So the best encoder with a diagonal covariance misses $\ell$ by

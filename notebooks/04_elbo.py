@@ -1526,8 +1526,8 @@ plots.show_source(linear_vae._update)
 # %% [markdown]
 r"""
 The first return value is $J$ at the encoder just found:
-$-\tfrac12 [\, n \log 2 \pi s + \beta \log |M_\theta / \theta|
-+ \tfrac1s ( \operatorname{tr} S - \operatorname{tr}(Q^\top S Q) ) ]$.
+$-\tfrac12 [\, n \log 2 \pi s + \beta \log |M_\theta / \theta| + \tfrac1s ( \operatorname{tr} S -
+\operatorname{tr}(Q^\top S Q) ) ]$.
 The loop around the update adds Nesterov's momentum, takes it back whenever $J$ would fall, and ends when $J$
 has stopped rising beyond rounding. When $\sigma^2$ is learned, the first update is made at next to no noise,
 so that no latent collapses only because the noise has yet to come down.
