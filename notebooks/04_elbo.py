@@ -1224,6 +1224,8 @@ mnist = data.mnist_moments()
 decoder = ppca.fit(mnist, 10)
 V_best, D_best = optimal_encoder(decoder.W, decoder.sigma2)
 encoders = [LinearVAE(decoder.W, V_any, D_best, mnist.mean, decoder.sigma2) for V_any in (V_best, V_best + A)]
+rank = int((mnist.eigenvalues > 0).sum())
+print(f"rank {rank} of 784: {784 - rank} directions without data")
 print(f"largest entry of V* {np.abs(V_best).max():.2f}, of what we add 1")
 for encoder in encoders:
     slope = np.abs(encoder.gradients(mnist).V).max()
