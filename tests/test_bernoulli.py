@@ -1,5 +1,6 @@
 """Bernoulli pPCA: quadratures against SciPy, Monte Carlo and autograd; known thresholds; errata of Eqs 29-32."""
 
+import inspect
 import warnings
 from itertools import product
 
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import dblquad, quad, simpson
-from scipy.optimize import minimize
+from scipy.linalg import eigh
+from scipy.optimize import brentq, minimize
 from scipy.special import expit, logit
 from scipy.stats import multivariate_normal, norm, ortho_group
 
@@ -135,6 +137,28 @@ def test_log_marginal_keeps_its_accuracy(n, scale):
         np.testing.assert_allclose(log_marginal(x, W, mu), on_a_line(x, W, mu), atol=1e-9)
 
 
+def test_log_marginal_where_the_tails_are_wide():
+    # By ball arithmetic. In units of the curvature at the mode the tails reach beyond 38, where exp(-t^2/2) is 0.
+    value = log_marginal([[0.9076933661298838]], [[47.175328477294585]], [-3.1546005916465703])[0]
+    assert value == pytest.approx(-2.43834622538, abs=1e-9)
+
+
+def test_log_marginal_is_as_good_as_it_says_or_warns():
+    rng, warned = np.random.default_rng(0), 0
+    for i in range(400):
+        n = rng.integers(1, 4)
+        w = np.exp(rng.uniform(0, np.log(50))) * rng.uniform(-1, 1, (n, 1))
+        mu, x = 3 * rng.standard_normal(n), rng.random((1, n))
+        if i % 2:
+            x = np.round(x)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            value = log_marginal(x, w, mu)
+        warned += len(said) > 0
+        assert said or value == pytest.approx(on_a_line(x, w, mu), abs=1e-9), (x, w, mu)
+    assert warned < 20
+
+
 @pytest.mark.parametrize("weight", [1e3, 1e5, 1e8])
 def test_log_marginal_warns_where_the_sigmoid_is_a_step(weight):
     # By symmetry p(x = 1) is 1/2. A rule that steps over the sigmoid agrees with the next on a wrong value.
@@ -217,6 +241,16 @@ def test_softplus_of_a_wide_gaussian_against_scipy():
         assert got == pytest.approx(sum(parts), rel=1e-9)
 
 
+def test_one_dimensional_integrals_at_huge_arguments():
+    a, s = np.array([1e300, -1e300, 0.0, 0.0, 1e200]), np.array([1.0, 1e299, 1e300, 0.0, 1e-300])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        softplus, y, spread = bernoulli.gaussian_logistic(a, s)
+    np.testing.assert_allclose(softplus, [1e300, 0, 1e300 * norm.pdf(0), np.log(2), 1e200], atol=1e287)
+    np.testing.assert_allclose(y, [1, 0, 0.5, 0.5, 1], atol=1e-12)
+    np.testing.assert_allclose(spread, [0, 0, 0, 0.25, 0], atol=1e-12)
+
+
 def test_expected_log_likelihood_against_monte_carlo_and_erratum_32():
     rng = np.random.default_rng(0)
     m, v = rng.standard_normal((8, 2)), rng.uniform(0.1, 2, (8, 2))
@@ -259,16 +293,36 @@ def test_elbo_takes_many_latents_and_extreme_weights():
     np.testing.assert_allclose(values, (x * a - positive_part).sum(axis=1) - kl, rtol=1e-8)
 
 
-@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
-def test_optimal_encoder_against_a_general_optimiser(beta):
+def assert_encoder_is_optimal(encoder, beta):
+    """Compare an `optimal_encoder` with a general optimiser that knows nothing of its equations."""
     x = np.vstack([IMAGES[2:5], GREY])
-    m, v = optimal_encoder(x, W, MU, beta)
+    m, v = encoder(x, W, MU, beta)
     best = elbo(x, W, MU, m, v, beta)
     for i in range(len(x)):
         objective = lambda q: -elbo(x[i : i + 1], W, MU, [q[:2]], [np.exp(q[2:])], beta)[0]  # noqa: B023, E731
         found = minimize(objective, np.zeros(4), method="BFGS", options={"gtol": 1e-7})
         assert best[i] == pytest.approx(-found.fun, abs=1e-9)
         np.testing.assert_allclose(np.r_[m[i], np.log(v[i])], found.x, atol=1e-4)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
+def test_optimal_encoder_against_a_general_optimiser(beta):
+    assert_encoder_is_optimal(optimal_encoder, beta)
+
+
+def mutant(function, old, new):
+    """The function with `old` in its source replaced by `new`."""
+    source = inspect.getsource(function)
+    assert old in source, f"{function.__name__} no longer contains {old!r}"
+    namespace = dict(vars(bernoulli))
+    exec(source.replace(old, new), namespace)
+    return namespace[function.__name__]
+
+
+@pytest.mark.parametrize(("old", "new"), [("W**2 / beta)", "W**2)"), ("spread, W, m, beta)", "spread, W, m, 1.0)")])
+def test_an_encoder_without_beta_is_noticed(old, new):
+    with pytest.raises(AssertionError):
+        assert_encoder_is_optimal(mutant(optimal_encoder, old, new), 4.0)
 
 
 def test_optimal_encoder_of_no_weights_is_the_prior():
@@ -358,6 +412,89 @@ def test_beta_elbo_rises_below_the_threshold_and_falls_above(ratio):
     assert (gain > 0) == (ratio < 1)
 
 
+FEW = IMAGES[[0, 0, 1, 2, 3, 3, 3, 4, 5, 7, 7]]
+FEW_GREY = 0.1 + FEW @ np.diag([0.8, 0.5, 0.7])
+
+
+def assert_threshold_is_where_the_curvature_changes_sign(threshold, x):
+    """Compare a threshold with the beta at which a small step along the best direction neither gains nor loses."""
+    S, A, mu = covariance_and_coins(x)
+    w = 0.005 * eigh(S, A)[1][:, -1:]
+    level = log_marginal(x, 0 * w, mu).mean()
+    gain = lambda beta: elbo(x, w, mu, *optimal_encoder(x, w, mu, beta), beta).mean() - level  # noqa: E731
+    assert threshold(x) == pytest.approx(brentq(gain, 0.1, 3, xtol=1e-8), rel=2e-4)
+
+
+@pytest.mark.parametrize("x", [FEW, FEW_GREY], ids=["binary", "grey"])
+def test_threshold_is_where_the_curvature_changes_sign(x):
+    assert_threshold_is_where_the_curvature_changes_sign(collapse_threshold, x)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("moments.mean * (1 - moments.mean)", "np.diag(moments.covariance)"),
+        ("eigh(moments.covariance *", "eigh(moments.covariance * len(x) / (len(x) - 1) *"),
+        ("[last, last]", "[0, 0]"),
+    ],
+)
+def test_another_threshold_is_noticed(old, new):
+    changed = mutant(collapse_threshold, old, new)
+    with pytest.raises(AssertionError):
+        for x in (FEW, FEW_GREY):
+            assert_threshold_is_where_the_curvature_changes_sign(changed, x)
+
+
+# At the threshold
+
+
+def fourth_order(x):
+    """Coefficient of step^4 in the gain along the leading direction at the threshold, and that direction."""
+    S, A, _ = covariance_and_coins(x)
+    values, directions = eigh(S, A)
+    e = np.sqrt(np.diag(A)) * directions[:, -1]
+    return ((e**4).sum() - 1 / values[-1]) / 4, directions[:, -1], values[-1]
+
+
+def best_gain(x, u, beta, step):
+    """Gain over collapse at W = step u with the best offset and the best q."""
+    mu, w = logit(x.mean(axis=0)), step * u[:, None]
+
+    def objective(offset):
+        m, v = optimal_encoder(x, w, offset, beta)
+        y = bernoulli.gaussian_logistic(m @ w.T + offset, np.sqrt(v @ (w**2).T))[1]
+        return -elbo(x, w, offset, m, v, beta).mean(), -(x - y).mean(axis=0)
+
+    found = minimize(objective, mu, jac=True, method="BFGS", options={"gtol": 1e-12})
+    return -found.fun - log_marginal(x, 0 * w, mu).mean()
+
+
+@pytest.mark.parametrize("x", [FEW, FEW_GREY], ids=["binary", "grey"])
+def test_gain_at_the_threshold_is_of_fourth_order_and_not_positive(x):
+    coefficient, u, threshold = fourth_order(x)
+    assert coefficient < 0
+    gains = np.array([best_gain(x, u, threshold, step) / step**4 for step in (0.1, 0.2)])
+    assert (4 * gains[0] - gains[1]) / 3 == pytest.approx(coefficient, rel=5e-3)  # free of the next order
+
+
+def test_gain_at_the_threshold_is_flat_for_copies_of_one_coin():
+    coefficient, _, threshold = fourth_order(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]))
+    assert threshold == pytest.approx(2)
+    assert coefficient == pytest.approx(0, abs=1e-14)
+
+
+def test_an_affine_encoder_gains_as_much_to_fourth_order():
+    _, A, mu = covariance_and_coins(FEW)
+    _, u, threshold = fourth_order(FEW)
+    beta, loss = 0.9 * threshold, []
+    for step in (0.1, 0.05):
+        w = step * u[:, None]
+        m, v = (FEW - FEW.mean(axis=0)) @ w / beta, np.full((len(FEW), 1), 1 - step**2 * (u @ A @ u) / beta)
+        loss.append((elbo(FEW, w, mu, *optimal_encoder(FEW, w, mu, beta), beta) - elbo(FEW, w, mu, m, v, beta)).mean())
+    assert loss[0] < 1e-4 * 0.1**2
+    assert loss[0] / loss[1] == pytest.approx(2**6, rel=0.2)
+
+
 # Input
 
 
@@ -394,6 +531,14 @@ BAD = [
     (lambda: optimal_encoder(IMAGES, W, MU, beta=-1), "beta is"),
     (lambda: bernoulli.logit_normal_log_density([[0.0, 0.5]], W[:2], MU[:2]), "y has values"),
     (lambda: bernoulli.logit_normal_log_density([[1.5, 0.5]], W[:2], MU[:2]), "y has values"),
+    (lambda: bernoulli.gaussian_logistic([np.nan], [1.0]), "a contains NaN"),
+    (lambda: bernoulli.gaussian_logistic([1.0], [np.inf]), "s contains NaN"),
+    (lambda: bernoulli.gaussian_logistic([1.0], [-1.0]), "s has the entry"),
+    (lambda: bernoulli.gaussian_logistic(["1"], [1.0]), "a is"),
+    (lambda: bernoulli.gaussian_logistic(np.ones(2), np.ones(3)), "s has shape"),
+    (lambda: log_marginal(IMAGES, 1e160 * W, MU), "W has an entry of size"),
+    (lambda: elbo(IMAGES, W, MU, 1e160 * ONE, ONE), "m has an entry of size"),
+    (lambda: bernoulli.log_conditional(IMAGES, 1e160 * ONE, W, MU), "z has an entry of size"),
     (lambda: collapse_threshold(2 * IMAGES), "x has values"),
     (lambda: collapse_threshold(IMAGES[:1]), "no pixel that varies"),
     (lambda: collapse_threshold(np.full((5, 3), 0.3)), "no pixel that varies"),

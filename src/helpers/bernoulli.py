@@ -12,19 +12,29 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.special import expit, ndtr, roots_hermitenorm, roots_legendre
 
-from helpers._validation import finite_array, positive
+from helpers._validation import finite_array, plain_array, positive, refuse_not_finite
 from helpers.moments import Moments
 
-TOLERANCE = 1e-9  # nats: log_marginal doubles its nodes until no sample changes by more
+# Nats: log_marginal doubles its nodes until no sample changes by more. Two rules that are both off by 1e-8 may agree
+# to 1e-9 by chance, which then looks like convergence; to 1e-11 they do not.
+LAST_CHANGE = 1e-10
+LARGEST = 1e100  # entries whose squares and products float64 holds
 MOST_NODES = {1: 16384, 2: 512, 3: 64}  # along each of k axes, where log_marginal gives up
 CHUNK = 2**21  # numbers held at a time
 
 
 def _checked(x, W, mu, name="x"):
-    x, W = _unit_interval(name, x), finite_array("W", W, ("n", "k"))
+    x, W = _unit_interval(name, x), _moderate("W", W, ("n", "k"))
     if W.shape[0] != x.shape[1]:
         raise ValueError(f"W has shape {W.shape}; expected ({x.shape[1]}, k), with the n of {name}, {x.shape}")
-    return x, W, finite_array("mu", mu, (len(W),))
+    return x, W, _moderate("mu", mu, (len(W),))
+
+
+def _moderate(name, value, shape):
+    array = finite_array(name, value, shape)
+    if np.abs(array).max() > LARGEST:
+        raise ValueError(f"{name} has an entry of size {np.abs(array).max():.3g}; expected at most {LARGEST:g}")
+    return array
 
 
 def _unit_interval(name, x):
@@ -46,10 +56,23 @@ def _hermite(nodes):
     return t, weights / weights.sum()
 
 
+@cache
+def _log_hermite(nodes):
+    """Gauss-Hermite nodes and the logarithms of their weights.
+
+    Far out, where float64 has no such weights, each is the density at its node times the distance between nodes: a
+    steep likelihood has tails that are wide beside the curvature at the mode, and they count there.
+    """
+    t, weights = _hermite(nodes)
+    held = weights > 1e-250
+    far = np.log(np.gradient(t)) - (t**2 + np.log(2 * np.pi)) / 2
+    return t, np.where(held, np.log(np.where(held, weights, 1.0)), far)
+
+
 def log_conditional(x, z, W, mu):
     """log p(x | z) of each row of `x` (N, n) at the same row of `z` (N, k), in nats, (N,) (Eq. 28)."""
     x, W, mu = _checked(x, W, mu)
-    logits = finite_array("z", z, (len(x), W.shape[1])) @ W.T + mu
+    logits = _moderate("z", z, (len(x), W.shape[1])) @ W.T + mu
     return (x * logits - _softplus(logits)).sum(axis=1)
 
 
@@ -78,9 +101,10 @@ def log_marginal(x, W, mu):
 
     The grid of each sample is centred on the mode of p(z | x) and shaped by the curvature there. Its m^k nodes
     are doubled along every axis, from m = 8, until the nodes stand close enough to see the steepest sigmoid and
-    the value changes by less than 1e-9 nats; the error left is smaller still. That suffices for entries of W up
-    to about 50 for k = 1, 5 for k = 2 and 2 for k = 3. For larger ones p(x | z) is nearly a step in z; where
-    `MOST_NODES` are not enough, a ``RuntimeWarning`` says so.
+    the value changes by less than 1e-10 nats, or by no more than rounding where the value itself is large; the error
+    left is then below 1e-9 nats. That suffices for entries of W up to about 50 for k = 1, 5 for k = 2 and 2 for
+    k = 3. For larger ones p(x | z) is nearly a step in z; where `MOST_NODES` are not enough, a ``RuntimeWarning``
+    says so, and the value may be off by more.
 
     Parameters
     ----------
@@ -106,13 +130,14 @@ def log_marginal(x, W, mu):
     # the next the rule steps over a sigmoid, and then two rules may agree on the same wrong value.
     steepest = np.sqrt(((W @ roots) ** 2).sum(axis=2)).max(axis=1)
     nodes, value = 8, _on_grid(x, W, mu, modes, roots, 8)
+    enough = np.maximum(LAST_CHANGE, 32 * np.finfo(float).eps * np.abs(value))  # a sum of n terms rounds
     waiting = np.arange(len(x))
     while nodes < MOST_NODES[k]:
         nodes *= 2
         finer = _on_grid(x[waiting], W, mu, modes[waiting], roots[waiting], nodes)
         change = np.abs(finer - value[waiting])
         value[waiting] = finer
-        waiting = waiting[(change > TOLERANCE) | (steepest[waiting] > np.sqrt(nodes))]
+        waiting = waiting[(change > enough[waiting]) | (steepest[waiting] > np.sqrt(nodes))]
         if waiting.size == 0:
             return value
     warnings.warn(
@@ -126,13 +151,14 @@ def log_marginal(x, W, mu):
 
 def _on_grid(x, W, mu, modes, roots, nodes):
     """log p(x), (N,), from `nodes` per axis: z = mode + root t, with t a standard Gaussian under the rule."""
-    t, weights = _hermite(nodes)
-    t, weights = t[weights > 0], weights[weights > 0]
+    t, log_t = _log_hermite(nodes)
     k = W.shape[1]
     grid = np.stack(np.meshgrid(*[t] * k, indexing="ij"), axis=-1).reshape(-1, k)
-    log_weights = sum(np.meshgrid(*[np.log(weights)] * k, indexing="ij")).ravel()
-    keep = log_weights > -745.0  # what exp turns into 0 next to a weight of 1
-    grid, log_weights = grid[keep], log_weights[keep] + (grid[keep] ** 2).sum(axis=1) / 2
+    log_weights = sum(np.meshgrid(*[log_t] * k, indexing="ij")).ravel()
+    if k > 1:
+        keep = log_weights > -745.0  # what exp turns into 0 next to a weight of 1
+        grid, log_weights = grid[keep], log_weights[keep]
+    log_weights = log_weights + (grid**2).sum(axis=1) / 2
     log_dets = np.log(np.abs(np.linalg.det(roots)))
     rows, columns = max(1, CHUNK // (len(grid) * len(mu))), max(1, CHUNK // len(mu))
     value = np.full(len(x), -np.inf)
@@ -193,14 +219,23 @@ def _ascend(value, z, step, best):
 
 
 def gaussian_logistic(a, s):
-    """Means of softplus(u), y(u) and y(u) (1 - y(u)) for u ~ N(a, s^2), y the sigmoid; shaped like `a`.
+    """Means of softplus(u), y(u) and y(u) (1 - y(u)) for u ~ N(a, s^2), y the sigmoid: three arrays in one.
 
-    The one-dimensional integrals of Eq. 32, to 1e-12 times max(1, s) at any `a` and any `s` >= 0. For s up to 1,
-    Gauss-Hermite quadrature over u. For larger s the bend of the softplus is too sharp for that rule, but the three
-    are also averages over a standard logistic variable r of (b Phi(b/s) + s phi(b/s)), Phi(b/s) and phi(b/s)/s at
-    b = a + r, since softplus'' is the logistic density; these are smooth in r, and Gauss-Legendre takes them.
+    The one-dimensional integrals of Eq. 32, to 1e-12 times max(1, s), and for |a| above 1000 to rounding, 1e-15 |a|,
+    at any `a` and any `s` >= 0, arrays whose shapes broadcast. For s up to 1, Gauss-Hermite quadrature over u. For
+    larger s the bend of the softplus is too sharp for that rule, but the three are also averages over a standard logistic
+    variable r of (b Phi(b/s) + s phi(b/s)), Phi(b/s) and phi(b/s)/s at b = a + r, since softplus'' is the logistic
+    density; these are smooth in r, and Gauss-Legendre takes them.
     """
-    a, s = np.broadcast_arrays(np.asarray(a, dtype=float), np.asarray(s, dtype=float))
+    a, s = plain_array("a", a).astype(float), plain_array("s", s, "standard deviations").astype(float)
+    refuse_not_finite("a", a)
+    refuse_not_finite("s", s)
+    if (s < 0).any():
+        raise ValueError(f"s has the entry {s.min()}; expected standard deviations of 0 or more")
+    try:
+        a, s = np.broadcast_arrays(a, s)
+    except ValueError:
+        raise ValueError(f"s has shape {s.shape}; expected one that broadcasts with that of a, {a.shape}") from None
     result = np.zeros((3, *a.shape))
     narrow = s <= 1.0
     if narrow.any():
@@ -221,7 +256,7 @@ def gaussian_logistic(a, s):
         weights = np.tile(weights, 2) * expit(r) * expit(-r)
         for node, weight in zip(r, weights / weights.sum(), strict=True):
             b = (center + node) / width
-            bell = np.exp(-(b**2) / 2) / np.sqrt(2 * np.pi)
+            bell = np.exp(-(np.clip(b, -40, 40) ** 2) / 2) / np.sqrt(2 * np.pi)
             total += weight * np.stack([width * (b * ndtr(b) + bell), ndtr(b), bell / width])
         result[:, ~narrow] = total
     return result
@@ -262,7 +297,7 @@ def _kl(m, log_v):
 
 
 def _checked_encoder(m, v, shape):
-    m, v = finite_array("m", m, shape), finite_array("v", v, shape)
+    m, v = _moderate("m", m, shape), _moderate("v", v, shape)
     if v.min() <= 0:
         raise ValueError(f"v has the entry {v.min()}; expected variances above 0")
     return m, v
