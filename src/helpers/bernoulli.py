@@ -15,8 +15,8 @@ from scipy.special import expit, ndtr, roots_hermitenorm, roots_legendre
 from helpers._validation import finite_array, plain_array, positive, refuse_not_finite
 from helpers.moments import Moments
 
-# Nats: log_marginal doubles its nodes until no sample changes by more. Two rules that are both off by 1e-8 may agree
-# to 1e-9 by chance, which then looks like convergence; to 1e-11 they do not.
+# Nats: log_marginal doubles its nodes until no sample changes by more, a tenth of what it promises, since two rules
+# may agree by chance.
 LAST_CHANGE = 1e-10
 LARGEST = 1e100  # entries whose squares and products float64 holds
 MOST_NODES = {1: 16384, 2: 512, 3: 64}  # along each of k axes, where log_marginal gives up
@@ -223,9 +223,9 @@ def gaussian_logistic(a, s):
 
     The one-dimensional integrals of Eq. 32, to 1e-12 times max(1, s), and for |a| above 1000 to rounding, 1e-15 |a|,
     at any `a` and any `s` >= 0, arrays whose shapes broadcast. For s up to 1, Gauss-Hermite quadrature over u. For
-    larger s the bend of the softplus is too sharp for that rule, but the three are also averages over a standard logistic
-    variable r of (b Phi(b/s) + s phi(b/s)), Phi(b/s) and phi(b/s)/s at b = a + r, since softplus'' is the logistic
-    density; these are smooth in r, and Gauss-Legendre takes them.
+    larger s the bend of the softplus is too sharp for that rule, but the three are also averages over a standard
+    logistic variable r of (b Phi(b/s) + s phi(b/s)), Phi(b/s) and phi(b/s)/s at b = a + r, since softplus'' is the
+    logistic density; these are smooth in r, and Gauss-Legendre takes them.
     """
     a, s = plain_array("a", a).astype(float), plain_array("s", s, "standard deviations").astype(float)
     refuse_not_finite("a", a)
