@@ -134,6 +134,14 @@ def _holds(left, relation, right):
         return False
 
 
+def say(line):
+    """Print a line, with escapes for letters that the output's encoding lacks: a passed check must not raise."""
+    try:
+        print(line)
+    except UnicodeEncodeError as error:
+        print(line.encode(error.encoding, "backslashreplace").decode(error.encoding))
+
+
 def write_rows(variable, name, rows):
     """Write `rows` as ``name.json`` into the folder that the environment variable names, if it names one."""
     folder = os.environ.get(variable)
@@ -194,7 +202,7 @@ class Ledger:
         if not entry.passed:
             raise CheckFailed(f"Eq. {equation}, {method} ({kind}): relative error {error:.3g}, allowed {tolerance:.3g}")
         bound = "exact" if tolerance == 0 else f"relative error below {tolerance:.0e}"
-        print(f"Eq. {equation} · {kind} · {method}: {bound}")
+        say(f"Eq. {equation} · {kind} · {method}: {bound}")
 
     def certify(self, claim, left, relation, right, erratum=""):
         """Decide a claim exactly: compare two numbers that carry no rounding, record the outcome, raise if it fails.
@@ -228,7 +236,7 @@ class Ledger:
         write_rows("BOOK_LEDGER", f"certificates-{self.notebook}", [asdict(each) for each in self.certificates])
         if not certificate.passed:
             raise CheckFailed(f"{claim}: it does not hold that {evidence}")
-        print(f"Exact · {arithmetic} · {claim}: {evidence}")
+        say(f"Exact · {arithmetic} · {claim}: {evidence}")
 
 
 def _shown(value):

@@ -7,7 +7,7 @@ from those files.
 
 from dataclasses import asdict, dataclass
 
-from helpers.ledger import write_rows
+from helpers.ledger import say, write_rows
 
 FIGURES = (*(f"Figure {number}" for number in range(1, 12)), "Table 1")
 VERDICTS = ("reproduced", "partly", "not reproduced", "not decided", "shown, not judged", "not yet run")
@@ -85,5 +85,5 @@ class Scorecard:
     def _add(self, row):
         self.rows.append(row)
         write_rows("BOOK_SCORECARD", self.notebook, [asdict(row) for row in self.rows])
-        print(f"{row.figure} · {row.claim}: {row.verdict}\n  paper: {row.paper}\n  ours: {row.ours} ({row.run})")
+        say(f"{row.figure} · {row.claim}: {row.verdict}\n  paper: {row.paper}\n  ours: {row.ours} ({row.run})")
         return row.verdict
