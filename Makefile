@@ -1,6 +1,13 @@
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+override VENV := .venv
+override BIN := $(VENV)/bin
+
+# What a user gives reaches the shell through the environment, as text: nothing in it is a command.
+STUDIES ?= mnist-fixed mnist-annealed mnist-learned faces-learned faces-fixed
+DEVICE ?= cuda
+GIVEN := PYTHON NAMES STUDIES DEVICE URL BRANCH
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
 
 # Two test processes, one thread each.
 OMP_NUM_THREADS ?= 1
@@ -20,7 +27,7 @@ test: $(STAMP)
 
 # NAMES="01_ppca 02_stability" executes only those.
 notebooks: $(STAMP)
-	$(BIN)/python book/build.py notebooks $(NAMES)
+	$(BIN)/python book/build.py notebooks $$NAMES
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
@@ -30,27 +37,25 @@ bench: $(STAMP)
 
 # The paper's deep experiments at its own scale, with a GPU; again, it goes on where it stopped. STUDIES="mnist-fixed"
 # runs only that.
-STUDIES ?= mnist-fixed mnist-annealed mnist-learned faces-learned faces-fixed
-DEVICE ?= cuda
 paper: $(STAMP)
-	for study in $(STUDIES); do \
-	  test -e runs/$$study-paper.nc && continue; \
-	  command=$$(ls runs/$$study-paper-* >/dev/null 2>&1 && echo resume || echo run); \
-	  $(BIN)/python -m helpers.studies $$command $$study --profile paper --device $(DEVICE) || exit 1; \
+	for study in $$STUDIES; do \
+	  test -e "runs/$$study-paper.nc" && continue; \
+	  command=$$(ls "runs/$$study-paper-"* >/dev/null 2>&1 && echo resume || echo run); \
+	  $(BIN)/python -m helpers.studies $$command "$$study" --profile paper --device "$$DEVICE" || exit 1; \
 	done
 
-# make repository URL=https://github.com/OWNER/NAME
+# make repository URL=https://github.com/OWNER/NAME [BRANCH=main]
 repository: $(STAMP)
-	@test -n "$(URL)" || { echo 'say which: make repository URL=https://github.com/OWNER/NAME'; exit 2; }
-	$(BIN)/python book/repository.py $(URL)
+	@test -n "$$URL" || { echo 'say which: make repository URL=https://github.com/OWNER/NAME'; exit 2; }
+	$(BIN)/python book/repository.py "$$URL" $${BRANCH:+--branch "$$BRANCH"}
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	@"$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "The book needs Python 3.11, 3.12 or 3.13; say which with make PYTHON=python3.12"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || "$$PYTHON" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test]'
 	touch $(STAMP)

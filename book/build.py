@@ -6,6 +6,7 @@ python book/build.py notebooks [NAME ...]   execute notebooks/NAME.py (all by de
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,25 @@ import pairs
 import scorecard_page
 from pairs import ROOT
 
+try:
+    import fcntl
+except ImportError:  # Windows has none, and goes without the lock
+    fcntl = None
+
 LANDING = "02_stability"  # whose cell tagged landing-figure is the picture of the landing page
+
+
+@contextlib.contextmanager
+def alone():
+    """Hold the lock of this checkout, or exit with a sentence while another build holds it."""
+    (ROOT / "_build").mkdir(exist_ok=True)
+    with open(ROOT / "_build" / "lock", "w") as lock:
+        try:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("another build is running in this folder; wait for it, or build in a copy") from None
+        yield
 
 
 def build_book():
@@ -119,9 +138,17 @@ def main():
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     if os.environ.get("BOOK_DATA"):  # kernels run elsewhere, where a relative path would mean another folder
         os.environ["BOOK_DATA"] = os.path.abspath(os.environ["BOOK_DATA"])
-    if arguments.what == "notebooks":
-        sys.exit(1 if store_notebooks(arguments.names) else 0)
-    sys.exit(build_book())
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter must not hide which cell failed
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        with alone():
+            code = build_book() if arguments.what == "book" else min(1, store_notebooks(arguments.names))
+    except OSError as error:
+        raise SystemExit(f"the book could not be written: {error}") from None
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left, and the next build begins anew", flush=True)
+        os._exit(130)  # without waiting for the threads; the kernels end when they find their parent gone
+    sys.exit(code)
 
 
 if __name__ == "__main__":

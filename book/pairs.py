@@ -18,7 +18,17 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
-CELL_TIMEOUT = 120  # seconds; a chapter is meant to take under 30 in all
+# Seconds, for the build and for the tests (notebooks/conftest.py). It is wall time, so generous: a chapter is meant to
+# take under 30 in all, but on a loaded machine that can be many times as much.
+CELL_TIMEOUT = 900
+# What a kernel gets of this process's environment: what it runs on, and nothing that could put a password on a page.
+PASSED_ON = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LANGUAGE", "LC_*", "TMPDIR", "TEMP", "TMP", "XDG_*"),
+    *("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_*", "SSL_CERT_*"),
+    *("JUPYTER_PATH", "JUPYTER_*_DIR", "JUPYTER_PREFER_ENV_PATH", "IPYTHONDIR", "MPLCONFIGDIR", "TORCH_HOME"),
+    *("BOOK_*", "OMP_*", "MKL_*", "CUDA_*", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT"),
+    *("USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "NUMBER_OF_PROCESSORS"),
+)
 
 
 def chapters():
@@ -48,10 +58,19 @@ def read_source(path):
     return notebook
 
 
+def passed_on(environment):
+    """The part of an environment that a kernel gets."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in PASSED_ON)
+    }
+
+
 def execute(notebook, name, folder, environment=None, timeout=CELL_TIMEOUT, kernel="python3"):
     """Execute `notebook` in place, in `folder`; raise `NotebookFailed` naming the notebook and the cell."""
     variables = {
-        **os.environ,
+        **passed_on(os.environ),
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "TQDM_DISABLE": "1",
@@ -107,8 +126,11 @@ def execute_all(sources, folder, store, environment=None):
         print(f"executed {source.stem} in {time.perf_counter() - start:.1f} s", flush=True)
         return 0
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
         return sum(pool.map(one, sources))
+    finally:  # on Ctrl-C without waiting for the cells that run
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def write_notebook(notebook, path):
@@ -116,8 +138,12 @@ def write_notebook(notebook, path):
     text = nbformat.writes(nbformat.from_dict(notebook)) + "\n"
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
         file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    try:
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError:
+        os.unlink(file.name)
+        raise
 
 
 def differences(source, stored):
@@ -153,17 +179,58 @@ def canonical(node):
     return (type(node).__name__, *kept)
 
 
-def imported(tree, package):
-    """Names of the modules of `helpers` (folder `package`) that a syntax tree imports, whatever the depth."""
+def module_file(name, package):
+    """The file of the module that is called `name` inside the package, or None: ``low``, ``sub``, ``sub.low``."""
+    if name == "__init__":
+        return package / "__init__.py"
+    path = package.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def imported(tree, package, module=None):
+    """Names of the modules of `helpers` (folder `package`) that a syntax tree imports, whatever the depth.
+
+    `module` is the name, inside the package, of what the tree is the text of; None for a notebook.
+
+    Raises
+    ------
+    ValueError
+        For an import from the package, relative or not, that leads to no file.
+    """
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    parts = (name.split(".") for name in names if name == "helpers" or name.startswith("helpers."))
-    modules = {".".join(part[1:]) or "__init__" for part in parts}
-    return {name for name in modules if (package / f"{name}.py").is_file()}
+            wanted, inside = [alias.name for alias in node.names], []
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, package, module)
+            wanted, inside = [base], [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        # The names after "import" are modules or not; those before it must be.
+        for name in [*wanted, *inside]:
+            parts = name.split(".")
+            if parts[0] != "helpers":
+                continue
+            for depth in range(1, len(parts) + 1):  # a sub-package is imported on the way to what is in it
+                inner = ".".join(parts[1:depth]) or "__init__"
+                if module_file(inner, package):
+                    names.add(inner)
+                elif name in wanted:
+                    raise ValueError(f"{module or 'a notebook'} imports {name}, and {package} has no such module")
+    return names
+
+
+def absolute(node, package, module):
+    """The module that a ``from ... import`` names, from the root on."""
+    if node.level == 0:
+        return node.module
+    if module is None:
+        raise ValueError(f"a notebook has the relative import {ast.unparse(node)!r}; expected from helpers import ...")
+    parts = [] if module == "__init__" else module.split(".")
+    up = node.level - (module_file(module, package).name == "__init__.py")
+    if up > len(parts):
+        raise ValueError(f"{module} has the relative import {ast.unparse(node)!r}, which leads out of the package")
+    return ".".join(["helpers", *parts[: len(parts) - up], *([node.module] if node.module else [])])
 
 
 def named_files(tree, files):
@@ -185,8 +252,8 @@ def digest(source, package=ROOT / "src" / "helpers"):
     trees, waiting = {}, {"__init__"} | imported(ast.parse(text), package)
     while waiting:
         name = waiting.pop()
-        trees[name] = ast.parse((package / f"{name}.py").read_text(encoding="utf-8"))
-        waiting |= imported(trees[name], package) - set(trees)
+        trees[name] = ast.parse(module_file(name, package).read_text(encoding="utf-8"))
+        waiting |= imported(trees[name], package, name) - set(trees)
     data = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     named = set().union(*(named_files(tree, data) for tree in [ast.parse(text), *trees.values()]))
     total = hashlib.sha256(text.encode())

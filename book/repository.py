@@ -2,11 +2,14 @@
 
 The address is kept in one place, ``repository: url:`` of _config.yml. This command writes it there and, from there,
 into what has to repeat it: the buttons, the notebooks' Colab line and bootstrap cell, pyproject.toml. With no address
-it repeats the one that is set, and with --unset it takes it away. Doing it twice changes nothing more.
+it repeats the one that is set, and with --unset it takes it away. Doing it twice changes nothing more. The branch is
+--branch, else the repository's default one where it can be asked, else the one that _config.yml has.
 """
 
 import argparse
+import os
 import re
+import subprocess
 
 import nbformat
 import pairs
@@ -59,16 +62,49 @@ def set_notebook(source, url, branch):
         pairs.write_notebook(notebook, stored)
 
 
-def set_address(url=None):
-    """Set the address everywhere; with `url` None, repeat the one that _config.yml has."""
+def checked(url):
+    """The address of a repository's root without a last slash or .git, or SystemExit."""
+    url = url.rstrip("/").removesuffix(".git")
+    good = re.fullmatch(r"https://[\w.-]+(/[\w.~-]+){2,}", url)
+    if url.startswith("https://github.com/"):
+        good = re.fullmatch(r"https://github\.com/[\w-]+/[\w.-]+", url)
+    if not good or re.search(r"/(-|tree|blob|src|commit|raw)/", url):
+        raise SystemExit(
+            f"URL is {url!r}; expected a repository's root, like https://github.com/OWNER/NAME, and no page inside it; "
+            "a branch is given by BRANCH=NAME"
+        )
+    return url
+
+
+def default_branch(url):
+    """The name of the branch that a repository shows first, or None where that cannot be asked."""
+    command = ["git", "-c", "credential.helper=", "ls-remote", "--symref", url, "HEAD"]
+    silent = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=silent, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", done.stdout, re.MULTILINE)
+    return found[1] if found else None
+
+
+def set_address(url=None, branch=None):
+    """Set address and branch everywhere; with `url` None, repeat the ones that _config.yml has."""
     config = ROOT / "_config.yml"
     text = config.read_text(encoding="utf-8")
     repository = yaml.safe_load(text)["repository"]
-    url = repository["url"] if url is None else url.rstrip("/").removesuffix(".git")
-    if url and not re.fullmatch(r"https://[\w.-]+(/[\w.~-]+)+", url):
-        raise SystemExit(f"URL is {url!r}; expected something like https://github.com/OWNER/NAME")
+    if url is None:
+        url, branch = repository["url"], branch or repository["branch"]
+    elif url:
+        url = checked(url)
+        branch = branch or default_branch(url) or repository["branch"]
+    else:
+        branch = "main"
+    if not re.fullmatch(r"\w[\w./-]*", branch):
+        raise SystemExit(f"BRANCH is {branch!r}; expected a branch's name, like main")
     github = url.startswith("https://github.com/")
     text = substitute(text, "url:", f'url: "{url}"')
+    text = substitute(text, "branch:", f"branch: {branch}")
     text = substitute(text, "colab_url:", f'colab_url: "{COLAB if github else ""}"')
     text = substitute(text, "use_repository_button:", f"use_repository_button: {'true' if url else 'false'}")
     config.write_text(text, encoding="utf-8")
@@ -81,18 +117,21 @@ def set_address(url=None):
     project.write_text(text, encoding="utf-8")
 
     for source in [*pairs.chapters(), ROOT / "book" / "template.py"]:
-        set_notebook(source, url, repository["branch"])
-    return url
+        set_notebook(source, url, branch)
+    return url, branch
 
 
 def main():
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", nargs="?", help="for instance https://github.com/OWNER/NAME")
+    parser.add_argument("--branch", help="for instance main")
     parser.add_argument("--unset", action="store_true", help="take the address away")
     arguments = parser.parse_args()
-    url = set_address("" if arguments.unset else arguments.url)
-    print(f"The book's address is {url}" if url else "The book has no address")
+    if arguments.url == "":  # an empty variable, not a wish to take the address away
+        parser.error("the address is empty; expected something like https://github.com/OWNER/NAME")
+    url, branch = set_address("" if arguments.unset else arguments.url, arguments.branch)
+    print(f"The book's address is {url}, branch {branch}" if url else "The book has no address")
 
 
 if __name__ == "__main__":

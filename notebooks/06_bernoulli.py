@@ -65,6 +65,7 @@ from scipy.stats import multivariate_normal, norm
 from helpers import bernoulli, data, plots
 from helpers.ledger import Ledger
 
+# %%
 ledger = Ledger("06_bernoulli")
 
 # %% [markdown]

@@ -112,7 +112,11 @@ def test_notebooks_run_alone_and_draw_their_figures(repository, colab, kernel, t
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", empty)
         stored = nbformat.read(empty / f"{name}.ipynb", as_version=4)
         notebook = nbformat.read(empty / f"{name}.ipynb", as_version=4)
-        environment = {"BOOK_REPOSITORY": repository, "XDG_CACHE_HOME": str(tmp_path / "no-data-here")}
+        # pip's settings and proxies do not reach a kernel of themselves, since they may hold a password.
+        fetching = {
+            name: value for name, value in os.environ.items() if name.lower().startswith(("pip_", "http", "no_"))
+        }
+        environment = {**fetching, "BOOK_REPOSITORY": repository, "XDG_CACHE_HOME": str(tmp_path / "no-data-here")}
         pairs.execute(notebook, name, empty, environment, kernel=kernel)
         assert pictures(notebook) == pictures(stored)
         if name == FIRST:

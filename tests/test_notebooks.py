@@ -1,5 +1,7 @@
 """The notebooks: source and stored copy in step, outputs fresh, and the form that every chapter has."""
 
+import ast
+import os
 import re
 import shutil
 import subprocess
@@ -89,6 +91,137 @@ def test_digest_sees_code_and_data_but_not_docstrings(tmp_path):
     assert after(package / "low.py", b"def f(x):\n    return -x\n")
     assert after(package / "records" / "numbers-1.npz", b"2")
     assert after(notebook, b"from helpers import high, low\n")
+
+
+def test_imports_are_followed_into_sub_packages_and_relative_ones(tmp_path):
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    for name in ("__init__", "low", "sub/__init__", "sub/a", "sub/deep/__init__", "sub/deep/b"):
+        (tmp_path / f"{name}.py").touch()
+
+    def found(code, module="low"):
+        return pairs.imported(ast.parse(code), tmp_path, module)
+
+    assert found("from . import low") == {"__init__", "low"}
+    assert found("from .sub import a") == {"sub", "sub.a"}
+    assert found("import helpers.sub.deep.b") == {"sub", "sub.deep", "sub.deep.b"}
+    assert found("from helpers.sub.deep import b as c") == {"sub", "sub.deep", "sub.deep.b"}
+    assert found("from . import b", "sub.deep") == {"sub", "sub.deep", "sub.deep.b"}
+    assert found("from ..a import x", "sub.deep.b") == {"sub", "sub.a"}
+    assert found("from helpers.low import f\nimport numpy.sub", None) == {"low"}
+    for code, module in [
+        ("from . import low", None),
+        ("from .nowhere import x", "low"),
+        ("import helpers.nowhere", None),
+        ("from ... import x", "sub.a"),
+    ]:
+        with pytest.raises(ValueError, match=r"relative|no such module"):
+            found(code, module)
+
+
+def test_a_secret_of_the_environment_does_not_reach_a_kernel(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "planted")
+    monkeypatch.setenv("BOOK_DATA", "somewhere")
+    source = tmp_path / "secret.py"
+    source.write_text(PLANTED.format('import os\nprint(os.environ.get("SOME_TOKEN"), os.environ["BOOK_DATA"])'))
+    notebook = pairs.execute(pairs.read_source(source), "secret", tmp_path)
+    assert notebook.cells[-1].outputs[0].text == "None somewhere\n"
+
+
+def test_the_limit_of_a_cell_is_set_in_one_place(pytestconfig):
+    assert not re.search(r"cell-timeout", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pairs.CELL_TIMEOUT >= 600
+
+
+def test_a_cell_after_one_that_ran_too_long_is_no_strict_xfail(tmp_path):
+    source = tmp_path / "slow.py"
+    source.write_text(PLANTED.format("import time\n\ntime.sleep(0)\n\n# %%\nprint(2)"))
+    notebook = pairs.execute(pairs.read_source(source), "slow", tmp_path)
+    notebook.cells[2].source = "import time\n\ntime.sleep(20)"
+    pairs.write_notebook(notebook, source.with_suffix(".ipynb"))
+    conftest = (ROOT / "notebooks" / "conftest.py").read_text(encoding="utf-8")
+    assert "pairs.CELL_TIMEOUT" in conftest
+    (tmp_path / "conftest.py").write_text(conftest.replace("pairs.CELL_TIMEOUT", "2"), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-p", "no:cacheprovider", "-rA", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert re.search(r"^FAILED \S+::Cell 1", done.stdout, re.MULTILINE), done.stdout
+    assert "strict" not in done.stdout
+
+
+def failing_build(folder, **variables):
+    """`make notebooks` in a copy whose one chapter fails, as a process with other variables."""
+    (folder / "notebooks").mkdir()
+    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "_toc.yml").write_text("chapters:\n  - file: notebooks/one.ipynb\n")
+    (folder / "notebooks" / "one.py").write_text(PLANTED.format("raise RuntimeError('σ²')"), encoding="utf-8")
+    command = [sys.executable, str(folder / "book" / "build.py"), "notebooks"]
+    return subprocess.run(command, capture_output=True, check=False, env={**os.environ, **variables})
+
+
+def test_the_failing_cell_is_named_in_any_encoding(tmp_path):
+    done = failing_build(tmp_path, PYTHONIOENCODING="cp1252")
+    assert done.returncode == 1
+    assert b"FAILED one, cell 3" in done.stdout and b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such lock on Windows")
+def test_a_second_build_says_that_another_is_running(tmp_path):
+    import fcntl
+
+    (tmp_path / "_build").mkdir()
+    with open(tmp_path / "_build" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = failing_build(tmp_path)
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.decode().startswith("another build is running in this folder")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+@pytest.mark.parametrize("target", ["repository", "notebooks", "paper"])
+@pytest.mark.parametrize("text", ["x; touch PWNED", "$$(touch PWNED)", "$(shell touch PWNED)", "x' ; touch PWNED; '"])
+def test_what_a_user_gives_to_make_is_no_command(tmp_path, target, text):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "requirements.lock"):
+        (tmp_path / name).touch()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > GOT\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv" / ".made-from").touch()
+    given = [f"{name}={text}" for name in ("URL", "BRANCH", "NAMES", "STUDIES", "DEVICE", "PYTHON")]
+    subprocess.run(["make", target, *given], cwd=tmp_path, capture_output=True, check=False)
+    assert (tmp_path / "GOT").is_file() and not (tmp_path / "PWNED").exists()
+    if target == "repository":
+        assert text.replace("$$", "$$") in (tmp_path / "GOT").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://github.com/o",
+        "https://github.com/o/n/tree/master",
+        "https://github.com/o/n/blob/main/README.md",
+        "https://gitlab.com/g/sub/n/-/tree/main",
+        "http://github.com/o/n",
+        "github.com/o/n",
+        "https://github.com/o/n; touch PWNED",
+    ],
+)
+def test_an_address_that_is_no_repository_is_refused(url):
+    with pytest.raises(SystemExit, match="expected a repository's root"):
+        repository.checked(url)
+
+
+def test_addresses_of_repositories_are_taken():
+    assert repository.checked("https://github.com/o/n.git") == "https://github.com/o/n"
+    assert repository.checked("https://gitlab.com/g/sub/n/") == "https://gitlab.com/g/sub/n"
+
+
+def test_default_branch_is_asked_for(tmp_path):
+    subprocess.run(["git", "init", "--quiet", "-b", "trunk", str(tmp_path)], check=True)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, "commit", "--quiet", "--allow-empty", "-m", "x"], cwd=tmp_path, check=True)
+    assert repository.default_branch(tmp_path.as_uri()) == "trunk"
+    assert repository.default_branch((tmp_path / "nowhere").as_uri()) is None
 
 
 def test_beginning_is_the_same_in_every_chapter(source):
@@ -219,7 +352,7 @@ def test_address_is_set_everywhere_by_one_command(tmp_path):
     run("--unset")
     unset = state()
     url = "https://github.com/somebody/some-book"
-    first = run(f"{url}.git")
+    first = run(f"{url}.git", "--branch", "main")
     assert run() == first
     assert first != unset
     config = yaml.safe_load((tmp_path / "_config.yml").read_text())
@@ -232,3 +365,13 @@ def test_address_is_set_everywhere_by_one_command(tmp_path):
         assert pairs.differences(source, source.with_suffix(".ipynb")) == []
         assert stored.metadata["book"]["digest"] == pairs.digest(source)
     assert run("--unset") == unset
+
+
+def test_a_passed_check_does_not_fail_on_what_a_terminal_cannot_show():
+    code = "from helpers.ledger import Ledger\nLedger('x').check(1, 'λ and σ²', 'algebra', 1.0, 1.0, 1e-9)\n"
+    code += "from helpers.scorecard import Scorecard\n"
+    code += "Scorecard('x').claim('Figure 1', 'σ² ≤ λ', True, 'as printed', 'σ² = 1', 'live')"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"\\u03bb" in done.stdout and b"\\u03c3" in done.stdout

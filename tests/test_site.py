@@ -11,9 +11,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import ledger_page
+import pairs
 import pytest
 from bs4 import BeautifulSoup
 from pairs import ROOT
+
+from helpers.ledger import ARITHMETIC
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FETCHING = {  # attributes by which a page fetches something without being asked
@@ -129,7 +132,7 @@ def test_every_picture_says_what_it_shows(pages):
 def test_ledger_page_lists_all_equations(built, pages):
     checks = json.loads((built / "ledger.json").read_text(encoding="utf-8"))
     page = pages[built / "html" / "book" / "ledger.html"]
-    rows = page.select("article table tbody tr")
+    rows = page.select("article table.ledger tbody tr")
     assert [row.td.get_text(strip=True) for row in rows] == [f"Eq. {number}" for number in range(1, 33)]
     for number, row in zip(range(1, 33), rows, strict=True):
         of = [check for check in checks if check["equation"] == number]
@@ -139,6 +142,46 @@ def test_ledger_page_lists_all_equations(built, pages):
             assert verdict == "verified" and len({check["kind"] for check in of}) >= 2
             assert row.a["href"].endswith(f"#equation-{number}")
     assert {check["equation"] for check in checks} >= {*range(1, 9), 10, 11, 12}
+
+
+def test_every_certificate_is_listed_and_none_has_a_tolerance(built, pages):
+    found = json.loads((built / "certificates.json").read_text(encoding="utf-8"))
+    assert found and all(one["passed"] for one in found)
+    for one in found:
+        assert set(one) == {"claim", "notebook", "arithmetic", "evidence", "erratum", "passed"}
+        assert one["arithmetic"] in ARITHMETIC
+    rows = pages[built / "html" / "book" / "ledger.html"].select("table.certificates tbody tr")
+    assert len(rows) == len(found)
+    for one, row in zip(found, rows, strict=True):
+        cells = [cell.get_text() for cell in row.find_all("td")]
+        assert cells[1].strip() == one["arithmetic"]
+        assert "".join(cells[2].split()) == "".join(one["evidence"].split())
+        assert one["notebook"] in row.a["href"]
+
+
+def test_every_certificate_in_a_source_was_made(built):
+    found = json.loads((built / "certificates.json").read_text(encoding="utf-8"))
+    for source in pairs.chapters():
+        calls = source.read_text(encoding="utf-8").count("ledger.certify(")
+        assert sum(one["notebook"] == source.stem for one in found) >= calls, source.stem
+
+
+def test_rows_are_exact_where_a_certificate_decides_them_and_nowhere_else(built, pages):
+    found = json.loads((built / "certificates.json").read_text(encoding="utf-8"))
+    rows = pages[built / "html" / "book" / "errata.html"].select("table.errata tbody tr")
+    marked = [row for row in rows if row.find_all("td")[-1].get_text().startswith("exact")]
+    assert len(marked) == len({one["erratum"] for one in found if one["erratum"]})
+
+
+def test_a_certificate_marks_the_one_row_that_it_names():
+    page = "| a | first words | [x](y) |\n| b | other words | [x](y) |\n"
+    one = {"erratum": "first words"}
+    marked = ledger_page.mark_exact(page, [one, one, {"erratum": ""}])
+    assert marked == "| a | first words | **exact**, [x](y) |\n| b | other words | [x](y) |\n"
+    assert ledger_page.mark_exact(marked, [one]) == marked
+    for words in ("words", "nowhere"):
+        with pytest.raises(SystemExit):
+            ledger_page.mark_exact(page, [{"erratum": words}])
 
 
 def test_verdicts_of_the_ledger():
