@@ -183,6 +183,7 @@ def split(p, units):
     return p[: n * units].reshape(n, units), p[n * units : -units - 1].reshape(units, n), p[-units - 1 : -1], p[-1]
 
 
+# %%
 def weighted_loss(p, units, a, b):
     """a SSE + b KL averaged over the digits, and its gradient; with a = None, SSE/2s + (n/2) log s, s learned."""
     p = torch.tensor(p, requires_grad=True)
@@ -1172,6 +1173,7 @@ def learned_flow(t, y, rise):
     return np.r_[slopes.W.ravel(), slopes.V.ravel(), D * slopes.D, s * slopes.sigma2]
 
 
+# %%
 for rise in (0.0, 100.0):
     for seed in range(3):
         draw = np.random.default_rng(seed)
@@ -1235,6 +1237,7 @@ losses = [
 ]
 
 
+# %%
 def implied_theta(a, b):
     """The noise variance of the ELBO that a SSE + b KL stands for."""
     return b / (2 * a)
@@ -1246,10 +1249,11 @@ for name, a, b in losses:
     alive, rate = spectrum.active(lam_mnist[:K200], theta).sum(), spectrum.kl(lam_mnist[:K200], theta).sum()
     assert rate < lam_mnist.sum() / (2 * theta)
     print(f"{name:48s} {theta:11.4g} {alive:10d} {rate:16.2f} {lam_mnist.sum() / (2 * theta):16.2f}")
-colour = 64 * 64 * 3
-print(
-    f"colour images: σ² = {implied_theta(1 / colour, 1):.0f} at w = 1, {implied_theta(1 / colour, 2.5e-4):.3f} at w = 0.00025"
-)
+
+# %%
+colour = 1 / (64 * 64 * 3)
+for w in (1, 2.5e-4):
+    print(f"64 × 64 pixels in colour, mean squared error + {w} KL: σ² = {implied_theta(colour, w):.3f}")
 
 # %% [markdown]
 r"""
