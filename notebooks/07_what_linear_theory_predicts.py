@@ -200,7 +200,7 @@ def weighted_loss(p, units, a, b):
 def descend(units, a, b, seed=0):
     """Minimise `weighted_loss` by L-BFGS from small random numbers; W (n, units), D (units,) and s."""
     start = np.append(0.3 * np.random.default_rng(seed).standard_normal(2 * n * units), np.zeros(units + 1))
-    options = {"ftol": 1e-13, "gtol": 1e-7, "maxiter": 400, "maxcor": 20}
+    options = {"ftol": 1e-13, "gtol": 1e-7, "maxiter": 300, "maxcor": 20}
     found = minimize(weighted_loss, start, args=(units, a, b), jac=True, method="L-BFGS-B", options=options)
     W, _, log_D, log_s = split(found.x, units)
     return W, np.exp(log_D), np.exp(log_s)
@@ -217,7 +217,7 @@ for s, beta in settings:
 
 # %% [markdown]
 r"""
-The optimiser is stopped after 400 steps, whence the tolerance. To many more digits, and for 20 units, by the
+The optimiser is stopped after 300 steps, whence the tolerance. To many more digits, and for 20 units, by the
 package's `fit`. It climbs from a random start too and never computes an eigenvector of $S$, but it uses what
 we know: it ascends with an unrestricted encoder, then takes the columns apart by a singular value decomposition
 and adds the best encoder. So it confirms the subspace and the lengths, and not the rest. A column's sign is free.
@@ -304,7 +304,7 @@ print("KL of the first five units:", spectrum.kl(lam[:5], 0.05).round(4), "| E m
 r"""
 Then the mutual information, estimated from samples alone: $\log q(z_i \mid x) - \log \bar q(z_i)$ with
 $\bar q$ the mixture of all the encoder's Gaussians, on Gaussian data with the covariance of the digits, and
-on the digits.
+on the digits, a thousand of each.
 """
 
 
@@ -325,7 +325,7 @@ def gaussian_digits(count, seed):
 
 # %%
 vae, predicted = best_vae(digits, 4, 0.05), spectrum.kl(lam[:4], 0.05)
-for x, name, tolerance in ((gaussian_digits(2000, seed=1), "Gaussian data", 0.06), (images, "digits", 0.2)):
+for x, name, tolerance in ((gaussian_digits(1000, seed=1), "Gaussian data", 0.1), (images[:1000], "digits", 0.2)):
     estimate = [information(m, d, rng) for m, d in zip(encoded(vae, x)[0].T, vae.D, strict=True)]
     assert np.allclose(estimate, predicted, atol=tolerance)
     print(f"{name}: I =", np.round(estimate, 2), "| KL =", predicted.round(2))
@@ -561,7 +561,7 @@ plots.show_source(spectrum.epsilon_delta_threshold)
 vae = best_vae(digits, k, 0.05)
 alive = int(spectrum.active(lam[:k], 0.05).sum())
 threshold = spectrum.epsilon_delta_threshold(lam[:alive], 0.05)
-for x, name in ((gaussian_digits(100_000, seed=2), "Gaussian data"), (images, "digits")):
+for x, name in ((gaussian_digits(50_000, seed=2), "Gaussian data"), (images, "digits")):
     samples = collapse.kl_samples(*encoded(vae, x))[:, :alive]
     off = np.quantile(samples, 0.99, axis=0) / threshold
     below, above = (collapse.epsilon_delta(samples / threshold, e) for e in (0.95, 1.05))
@@ -927,7 +927,7 @@ true = np.array([4.0, 2.0, 1.0, 0.5, 0.2])
 toy = Moments(np.zeros(5), (basis * true) @ basis.T, 100)
 U, start = toy.eigenvectors, 1e-9 * rng.standard_normal((2, 5, 3))
 s, span = 0.7, 2.5
-tight = {"rtol": 1e-9, "atol": 1e-19}
+tight = {"rtol": 1e-7, "atol": 1e-17}
 
 
 # %%
@@ -957,10 +957,9 @@ for beta in (0.0, 0.5, 1.0):
     measured, _ = measured_rates(beta)
     assert np.allclose(measured, spectrum.escape_rate(true, s, beta), atol=1e-4)
     print(f"β = {beta}, θ = {beta * s:.2f}: rates {np.round(measured, 3)} for λ = {true}")
-for lag in (0.1, 5.0):
-    measured, stated = measured_rates(1.0, lag)
-    assert np.allclose(measured, stated, atol=1e-4) and ((measured > 0) == (true > s)).all()
-    print(f"encoder at {lag} times the decoder's rate, θ = {s}: rates {np.round(measured, 3)}")
+measured, stated = measured_rates(1.0, lag=0.1)
+assert np.allclose(measured, stated, atol=1e-4) and ((measured > 0) == (true > s)).all()
+print(f"encoder at a tenth of the decoder's rate, θ = {s}: rates {np.round(measured, 3)}")
 
 # %% [markdown]
 r"""
@@ -1123,7 +1122,7 @@ def train(schedule, sigma2, learn):
     """Integrate to 3 T from small weights; times, and the states (13, times)."""
     start = np.r_[np.full(8, 0.01), np.zeros(4), np.log(sigma2)]
     when = np.linspace(0, 3 * T, 601)
-    options = {"method": "LSODA", "rtol": 1e-7, "atol": 1e-11}
+    options = {"method": "LSODA", "rtol": 1e-6, "atol": 1e-10}
     return when, solve_ivp(flow, (0, 3 * T), start, t_eval=when, args=(schedule, learn), **options).y
 
 
@@ -1178,7 +1177,7 @@ for rise in (0.0, 100.0):
     for seed in range(3):
         draw = np.random.default_rng(seed)
         begin = np.r_[draw.standard_normal(20) / 2, draw.uniform(-2, 0, 2), draw.uniform(-2, 1)]
-        y = solve_ivp(learned_flow, (0, 400), begin, args=(rise,), method="LSODA", rtol=1e-5, atol=1e-8).y
+        y = solve_ivp(learned_flow, (0, 250), begin, args=(rise,), method="LSODA", rtol=1e-4, atol=1e-7).y
         assert np.isclose(np.exp(y[22, -1]), spectrum.learned_sigma2(true, 2), rtol=1e-5)
         assert np.allclose(
             np.sort(np.exp(y[20:22, -1])), spectrum.encoder_variances(true[:2], np.exp(y[22, -1])), rtol=1e-5
