@@ -33,7 +33,10 @@ import subprocess
 import sys
 
 repository = os.environ.get("BOOK_REPOSITORY", "")
-if importlib.util.find_spec("helpers") is None:
+found = importlib.util.find_spec("helpers")
+if found is not None and not found.submodule_search_locations:
+    raise ImportError(f"{found.origin} is found in place of the book's package `helpers`; rename or move it")
+if found is None:
     if not repository:
         raise ModuleNotFoundError(
             "This notebook needs the book's package `helpers`. In a clone of the book, run `pip install .`; "
