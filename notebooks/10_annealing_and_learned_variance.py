@@ -33,8 +33,7 @@ import os
 import subprocess
 import sys
 
-repository = os.environ.get("BOOK_REPOSITORY", "")
-found = importlib.util.find_spec("helpers")
+repository, found = os.environ.get("BOOK_REPOSITORY", ""), importlib.util.find_spec("helpers")
 if found is not None and not found.submodule_search_locations:
     raise ImportError(f"{found.origin} is found in place of the book's package `helpers`; rename or move it")
 if found is None:
@@ -44,8 +43,8 @@ if found is None:
             "elsewhere, set the environment variable BOOK_REPOSITORY to the address of the book's git repository."
         )
     address = repository if repository.startswith("git+") else f"git+{repository}"
-    package = f"posterior-collapse-book[exact] @ {address}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", f"posterior-collapse-book[exact] @ {address}"]
+    subprocess.run(command, check=True)
 
 # %% tags=["parameters"]
 profile = "quick"
