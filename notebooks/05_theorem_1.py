@@ -1628,7 +1628,7 @@ are PyTorch's.
 
 
 # %%
-def follow(f, v, down, steps=40, cap=0.5):
+def follow(f, v, down, steps=30, cap=0.5):
     """From a stack v (B, m), down along the `down` (B,) top eigenvectors of f's Hessian and up along the rest.
 
     Returns the ends that are stationary to 1e-10, and the largest eigenvalue of the Hessian there.
@@ -1759,7 +1759,7 @@ def joint_search(lam, k, beta, starts=120, seed=0):
         rng.uniform(-2, 0.5, (starts, 1)),
     )
     begin = np.hstack([part.reshape(starts, -1) for part in blocks])
-    v, largest = follow(lambda p: torch_joint(p, values, k, beta), begin, rng.integers(0, 6, starts), steps=60)
+    v, largest = follow(lambda p: torch_joint(p, values, k, beta), begin, rng.integers(0, 6, starts), steps=45)
     return joint_maximum(lam, k, beta) - vmap(lambda p: torch_joint(p, values, k, beta))(
         torch.tensor(v)
     ).numpy(), largest

@@ -589,7 +589,9 @@ optimum with an active unit the first term is zero and $K > 0$, and then every $
 $\log p(x)$. What the objective is, is (a): an increasing function of the ELBO of *another* model, with noise
 $\beta s$. (The paper is right twice nearby: the rest of the same sentence, that $\beta$ can stand for a change of
 $\sigma^2$, is (a); and its Section 3 says that during annealing one no longer optimises a bound on the log
-likelihood.)
+likelihood. Of the works which that section names for annealing from 0 to 1, [Higgins et al.,
+2017](../book/references.md) has, by its abstract, a weight above 1 that is tuned and stays; we know of no annealing
+in it, and have not read further for this.)
 
 **One point, exactly.** Let $n = k = 1$, $S = 4$, $s = 1$, $w = \sqrt 3$, $v = w/4$, $D = \tfrac14$, the optimum.
 Then $wv = \tfrac34$, $E = (1 - wv)^2 S + w^2 D = 1$ and $K = \tfrac12 (v^2 S + D - 1 - \log D) = \log 2$, while

@@ -156,10 +156,11 @@ _ = ax.set_title("inactive units, as in Figure 4: " + records.label(live), fonts
 r"""
 Solid, the trained networks; dotted, the linear optimum on the same pixels. From about 0.05 nats upwards the
 curves are in the order of the paper's claim, the smaller $\sigma^2$ the lower. Below that they may cross. A unit
-of a few thousandths of a nat may be on its way to collapse or may not quite have left it, and
-[near the threshold either takes very long](07_what_linear_theory_predicts.ipynb#leaving-collapse-how-fast). So
-the number of active units depends on where one looks. Three counts, and the number of eigenvalues above
-$\sigma^2$:
+of a few thousandths of a nat may be on its way to collapse or out of it; it may also be where it belongs, since close
+to the threshold the best KL is as small as that; or be moved about by the noise of the batches. The slow escape of
+gradient flow does not tell which: these networks train with Adam, which does not follow it ([chapter
+7](07_what_linear_theory_predicts.ipynb#leaving-collapse-how-fast) measures both for one unit). So the number of
+active units depends on where one looks. Three counts, and the number of eigenvalues above $\sigma^2$:
 """
 
 
