@@ -35,18 +35,17 @@ import os
 import subprocess
 import sys
 
-repository, found = os.environ.get("BOOK_REPOSITORY", ""), importlib.util.find_spec("helpers")
+repository = os.environ.get("BOOK_REPOSITORY", "")
+found = importlib.util.find_spec("helpers")
 if found is not None and not found.submodule_search_locations:
     raise ImportError(f"{found.origin} is found in place of the book's package `helpers`; rename or move it")
+if found is None and not repository:
+    raise ModuleNotFoundError(
+        "no package `helpers`: run `pip install .` in a clone of the book, or set BOOK_REPOSITORY to its address"
+    )
 if found is None:
-    if not repository:
-        raise ModuleNotFoundError(
-            "This notebook needs the book's package `helpers`. In a clone of the book, run `pip install .`; "
-            "elsewhere, set the environment variable BOOK_REPOSITORY to the address of the book's git repository."
-        )
-    address = repository if repository.startswith("git+") else f"git+{repository}"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", f"posterior-collapse-book[exact] @ {address}"]
-    subprocess.run(command, check=True)
+    package = f"posterior-collapse-book[exact] @ git+{repository.removeprefix('git+')}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
 
 # %% tags=["parameters"]
 profile = "quick"
