@@ -2,17 +2,37 @@
 
 Serves every linear chapter. S in the paper's Eqs 10-12 and 20-22, and the eigenvalues and eigenvectors
 of Eqs 7-8, are those of the covariance kept here, which divides by N.
+
+One rule says what is rounding, here and in all that builds on this module. The covariance is brought to unit
+diagonal, so that the units of the columns do not matter, and factored by Cholesky's method with pivoting; what is
+then left of each coordinate's variance, at most `rounding(n)` of it, counts as 0. Where that much could change an
+answer, the answer is refused (`refuse_below_rounding`).
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
-from scipy.linalg import eigh, eigvalsh
+from scipy.linalg import eigh, eigvalsh, qr
+from scipy.linalg.lapack import dgejsv, dpstrf
 
-from helpers._validation import finite_array, integer
+from helpers._validation import finite_array, instance, integer, plain_array, refuse_not_finite
 
-BATCH_ROWS = 4096  # rows centred and multiplied at a time
+EPS = np.finfo(float).eps
+BLOCK = 2**22  # entries of the samples that are centred and multiplied at a time
+LARGEST = 1e300  # variance up to which sums over dimensions stay finite
+RESOLVED = 1e-5  # share of an answer that rounding of the covariance may move
+GRADED = 1e-5 / EPS  # ratio of eigenvalues or squared singular values up to which a plain decomposition has them all
+REMEDY = "below rounding: rescale the columns"
+
+
+def rounding(n):
+    """Share of a coordinate's variance that counts as rounding, of n coordinates.
+
+    Of data of exact rank the factorisation leaves less than n eps, and for small n some 4 eps.
+    """
+    return max(n, 16) * EPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +50,7 @@ class Moments:
     Raises
     ------
     ValueError
-        For a wrong shape, NaN or infinity, or a covariance that is not symmetric or has a negative eigenvalue
+        For a wrong shape, NaN or infinity, or a covariance that is not symmetric or not positive semi-definite
         beyond rounding.
     """
 
@@ -41,83 +61,89 @@ class Moments:
     def __post_init__(self):
         mean = finite_array("mean", self.mean, ("n",))
         covariance = finite_array("covariance", self.covariance, (mean.size, mean.size))
+        count = integer("count", self.count, 1, 2**63 - 1)
+        variances = covariance.diagonal()
+        if variances.min() < 0:
+            raise ValueError(f"covariance has the variance {variances.min():.3g} on its diagonal; expected none below 0")
+        if np.abs(covariance).max() > LARGEST:
+            raise ValueError(f"covariance reaches {np.abs(covariance).max():.3g}; expected at most {LARGEST:g}")
         asymmetry = np.abs(covariance - covariance.T).max()
         if asymmetry > 1e-10 * np.abs(covariance).max():
             raise ValueError(f"covariance differs from its transpose by {asymmetry:.3g}; expected a symmetric matrix")
-        object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "covariance", (covariance + covariance.T) / 2)
-        object.__setattr__(self, "count", integer("count", self.count, 1, 2**63 - 1))
-        if np.diag(covariance).min() < 0:
-            raise ValueError(
-                f"covariance has the variance {np.diag(covariance).min():.3g} on its diagonal; expected none below 0"
-            )
+        covariance = (covariance + covariance.T) / 2
+        root, left = _root(covariance)
+        hidden = np.sqrt(EPS * variances + left)
+        for name, value in (("mean", mean), ("covariance", covariance), ("root", root), ("hidden", hidden)):
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "count", count)
+
+    root = None  # (n, rank), with root root^T the covariance: right in each row to that row's own rounding
+    hidden = None  # (n,) standard deviation in each coordinate that rounding of the covariance can hide
 
     @classmethod
     def from_samples(cls, x):
-        """Moments of the rows of `x` (N, n); integers and float32 are summed in float64."""
-        x = np.asarray(x)
-        if x.ndim != 2 or 0 in x.shape:
-            raise ValueError(f"x has shape {x.shape}; expected (N, n) with at least one sample and one dimension")
-        if x.dtype == np.uint8:
-            return cls._from_bytes(x)
-        return cls.from_batches(x[i : i + BATCH_ROWS] for i in range(0, len(x), BATCH_ROWS))
+        """Moments of the rows of `x` (N, n), summed in float64, or exactly for uint8.
 
-    @classmethod
-    def _from_bytes(cls, x):
-        """Moments of uint8 samples (N, n) from exact sums, in float32 and so at twice the speed of float64.
-
-        The products of x - 128 are integers up to 2^14; a sum of 1,024 of them stays within 2^24, up to which
-        float32 holds every integer.
+        A memory map or a dask array is read in blocks of rows and never held whole.
         """
-        total, products = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
-        for i in range(0, len(x), 1024):
-            deviations = x[i : i + 1024].astype(np.float32) - np.float32(128)
-            total += deviations.sum(axis=0, dtype=np.float64)
-            products += deviations.T @ deviations
-        # Whole numbers up to here and, for any but huge N, up to the divisions.
-        covariance = (len(x) * products - np.outer(total, total)) / len(x) ** 2
-        return cls((total + 128 * len(x)) / len(x), covariance, len(x))
+        return cls._of_blocks("x", _blocks("x", x))
 
     @classmethod
     def from_batches(cls, iterable):
-        """Moments of all rows of an iterable of (N_b, n) arrays, of which only one is held at a time.
+        """Moments of all rows of an iterable of (N_b, n) arrays, of which only one is held at a time."""
+        try:
+            batches = iter(iterable)
+        except TypeError:
+            kind = type(iterable).__name__
+            raise ValueError(f"iterable is of type {kind}; expected an iterable of arrays (N, n)") from None
 
-        Deviations are summed about the first batch's mean and corrected at the end, so that a mean much larger
-        than the spread costs no precision.
+        def blocks():
+            rows, width = 0, "n"
+            for batch in batches:
+                for block in _blocks("a batch", batch, rows, width):
+                    rows, width = rows + len(block), block.shape[1]
+                    yield block
+
+        return cls._of_blocks("a batch", blocks())
+
+    @classmethod
+    def _of_blocks(cls, name, blocks):
+        """Moments of all rows of an iterator over plain arrays.
+
+        Each block is summed about its own mean, and two are merged as Chan, Golub and LeVeque (1979) do: only
+        squares are added, so that neither a mean much larger than the spread nor the order of rows costs digits.
         """
         count, origin = 0, None
-        for batch in iterable:
-            batch = np.asarray(batch)
-            width = "n" if origin is None else origin.size
-            if batch.ndim != 2 or 0 in batch.shape or (origin is not None and batch.shape[1] != width):
-                raise ValueError(f"a batch has shape {batch.shape}; expected (N, {width}), with at least one row")
-            if batch.dtype.kind not in "biuf":
-                raise ValueError(f"a batch has dtype {batch.dtype}; expected real numbers")
+        for block in blocks:
             if origin is None:
-                origin = batch.mean(axis=0, dtype=np.float64)
-                total, products = np.zeros_like(origin), np.zeros((origin.size, origin.size))
-            with np.errstate(invalid="ignore"):  # infinity is reported below, by name
-                deviations = np.subtract(batch, origin, dtype=np.float64)
-            total += deviations.sum(axis=0)
-            products += deviations.T @ deviations
-            count += len(batch)
-            if not np.isfinite(total).all():
-                raise ValueError("a batch contains NaN or infinity; expected finite numbers")
+                # Between the extremes even after rounding: a constant column has deviations of exactly 0.
+                origin = block.mean(axis=0, dtype=np.float64).clip(block.min(axis=0), block.max(axis=0))
+                center, products = np.zeros_like(origin), np.zeros((origin.size, origin.size))
+            with np.errstate(over="ignore", invalid="ignore"):  # reported below, by name
+                mean, scatter = _of_bytes(block, origin) if block.dtype == np.uint8 else _about(block, origin)
+                change = mean - center
+                products += scatter + np.outer(change, change) * (count * len(block) / (count + len(block)))
+            count += len(block)
+            center += change * (len(block) / count)
+            if not (products.diagonal() <= LARGEST).all():
+                column = int((~(products.diagonal() <= LARGEST)).argmax())
+                raise ValueError(f"{name} is too large in column {column} for its squares: rescale the columns")
         if origin is None:
             raise ValueError("iterable is empty; expected at least one batch of shape (N, n)")
-        shift = total / count
-        return cls(origin + shift, products / count - np.outer(shift, shift), count)
+        return cls(origin + center, products / count, count)
 
     @cached_property
     def _eigenpairs(self):
+        rank = self.root.shape[1]
         eigenvalues, eigenvectors = eigh(self.covariance, driver="evd")
         eigenvalues, eigenvectors = eigenvalues[::-1].copy(), eigenvectors[:, ::-1].copy()
-        rounding = eigenvalues.size * np.finfo(float).eps * np.abs(eigenvalues).max()
-        if eigenvalues[-1] < -10 * rounding:
-            raise ValueError(
-                f"covariance has the eigenvalue {eigenvalues[-1]:.3g}; expected a positive semi-definite matrix"
-            )
-        eigenvalues[eigenvalues <= rounding] = 0.0
+        if rank and eigenvalues[rank - 1] * GRADED < eigenvalues[0]:
+            # Rounding of the largest eigenvalue reaches the smallest: take them from the factor instead.
+            axes, scales, _ = svd(self.root)
+            eigenvalues[:rank], eigenvectors[:, :rank] = scales**2, axes
+            eigenvectors[:, rank:] = qr(axes)[0][:, rank:]
+        eigenvalues[rank:] = 0.0
         # LAPACK leaves each sign open; the entry of largest modulus is made positive so that pictures agree.
         largest = np.abs(eigenvectors).argmax(axis=0)
         eigenvectors *= np.where(eigenvectors[largest, np.arange(eigenvalues.size)] < 0, -1.0, 1.0)
@@ -126,13 +152,129 @@ class Moments:
 
     @property
     def eigenvalues(self):
-        """Eigenvalues of the covariance (n,), descending; those below rounding (n eps times the largest) are 0."""
+        """Eigenvalues of the covariance (n,), descending; beyond its rank they are 0."""
         return self._eigenpairs[0]
 
     @property
     def eigenvectors(self):
         """Orthonormal eigenvectors (n, n) as columns, in the order of `eigenvalues`."""
         return self._eigenpairs[1]
+
+
+def _root(covariance):
+    """F (n, rank) with F F^T the covariance, and what it leaves of each variance, (n,); refuses an indefinite one."""
+    n = len(covariance)
+    scales = np.sqrt(covariance.diagonal())
+    safe = np.where(scales > 0, scales, 1.0)
+    if (covariance[scales == 0] != 0).any():
+        raise ValueError("covariance has a variance of 0 beside a covariance other than 0; expected a semi-definite one")
+    correlation = covariance / safe / safe[:, None]
+    packed, pivots, rank, _ = dpstrf(correlation, tol=rounding(n), lower=1)
+    order = pivots - 1
+    packed = np.tril(packed)[:, :rank]
+    rest = correlation[np.ix_(order[rank:], order[rank:])] - packed[rank:] @ packed[rank:].T
+    if rest.size and np.abs(rest).max() > 10 * rounding(n):
+        raise ValueError(
+            f"covariance has negative eigenvalues: brought to unit variances, {np.abs(rest).max():.3g} is left of it "
+            f"once {rank} of its {n} dimensions are taken out; expected a positive semi-definite matrix"
+        )
+    root, left = np.empty((n, rank)), np.zeros(n)
+    root[order] = packed
+    left[order[rank:]] = np.abs(rest.diagonal())
+    return root * scales[:, None], left * covariance.diagonal()
+
+
+def _blocks(name, x, first_row=0, width="n"):
+    """Samples (N, n) as blocks of rows, plain arrays of finite numbers; `first_row` is added to a row in messages."""
+    if not (isinstance(x, np.ndarray) or hasattr(x, "chunks")):  # as memory maps, dask and xarray arrays have
+        x = plain_array(name, x, "samples of shape (N, n)", truth=True)
+    shape = _checked_shape(name, x.shape, width)
+    rows = max(1, BLOCK // shape[1])
+    for i in range(0, shape[0], rows):
+        block = plain_array(name, x[i : i + rows], "samples of shape (N, n)", truth=True)
+        if block.dtype.kind == "f":
+            refuse_not_finite(name, block, first_row=first_row + i)
+        yield block
+
+
+def _checked_shape(name, shape, width="n"):
+    fits = len(shape) == 2 and all(isinstance(size, Integral) and size > 0 for size in shape)
+    if not fits or width not in ("n", shape[1]):
+        flat = "; flatten: x.reshape(len(x), -1)" if len(shape) > 2 else ""
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}; expected (N, {width}) with at least one sample and one dimension{flat}"
+        )
+    return shape
+
+
+def _about(block, origin):
+    """Mean of a block less the origin, (n,), and the sum of its squares about that mean, (n, n)."""
+    deviations = np.subtract(block, origin, dtype=np.float64)
+    mean = deviations.mean(axis=0)
+    deviations -= mean
+    scatter = deviations.T @ deviations
+    lost = (scatter.diagonal() < 1e-280) & deviations.any(axis=0)
+    if lost.any():
+        raise ValueError(f"column {lost.argmax()} of the samples is too small for its squares: rescale the columns")
+    return mean, scatter
+
+
+def _of_bytes(block, origin):
+    """The same for uint8, from sums that are exact in float32, which is twice as fast as float64.
+
+    The products of x - 128 are integers up to 2^14; a sum of 1,024 of them stays within 2^24, up to which
+    float32 holds every integer.
+    """
+    total, products = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
+    for i in range(0, len(block), 1024):
+        deviations = block[i : i + 1024].astype(np.float32) - np.float32(128)
+        total += deviations.sum(axis=0, dtype=np.float64)
+        products += deviations.T @ deviations
+    # Whole numbers up to here, and up to the division for any block of less than 2^19 rows.
+    return (total / len(block) + 128) - origin, (len(block) * products - np.outer(total, total)) / len(block)
+
+
+def svd(A):
+    """U, the singular values and V^T of A (n, k), in full precision also where A's rows or columns differ in units.
+
+    Where the smallest singular value is lost in the rounding of the largest, LAPACK's one-sided Jacobi method, which
+    is slower, finds it to a precision of its own. Those that the entries of A, of any unit, leave at rounding are 0.
+    """
+    U, values, Vt = np.linalg.svd(A, full_matrices=False)
+    if values[-1] ** 2 * GRADED >= values[0] ** 2:
+        return U, values, Vt
+    if A.shape[0] < A.shape[1]:
+        V, values, Ut = svd(A.T)
+        return Ut.T, values, V.T
+    by_rows = A / np.where(A.any(axis=1), np.abs(A).max(axis=1), 1.0)[:, None]
+    lengths = np.linalg.norm(by_rows, axis=0)
+    pivots = np.abs(np.diag(qr(by_rows / np.where(lengths > 0, lengths, 1.0), mode="r", pivoting=True)[0]))
+    rank = np.count_nonzero(pivots > rounding(len(A)))
+    if rank == 0 or values[rank - 1] ** 2 * GRADED < values[0] ** 2:
+        scaled, U, V, work, _, _ = dgejsv(A, joba=2, jobu=0, jobv=0, jobr=0, jobt=0, jobp=0)
+        values, Vt = scaled * (work[0] / work[1]), V.T
+    values[rank:] = 0.0
+    return U, values, Vt
+
+
+def refuse_below_rounding(doubt, size, sigma2):
+    """Raise ``ValueError`` when what rounding of the covariance hides could be seen in an answer.
+
+    Parameters
+    ----------
+    doubt : float
+        What `Moments.hidden` would add to an average of squares over sigma2.
+    size : float
+        That average itself.
+    sigma2 : float
+    """
+    if not np.isfinite(size):
+        raise ValueError(f"sigma2 is {sigma2:.3g}, and the squares over it exceed float64: rescale the columns")
+    if not doubt <= RESOLVED * size:
+        raise ValueError(
+            f"sigma2 is {sigma2:.3g}, where rounding of the covariance may be {doubt:.2g} of {size:.2g}: {REMEDY}, or "
+            "expected a larger sigma2"
+        )
 
 
 def covariance_eigenvalues(x):
@@ -144,22 +286,49 @@ def covariance_eigenvalues(x):
     Parameters
     ----------
     x : (N, n) array_like
-        Integers and float32 are summed in float64.
+        Summed in float64. A memory map or a dask array is read in blocks.
 
     Returns
     -------
     (n,) ndarray
-        Descending; none below 0, as rounding would have some be.
+        Descending; beyond the rank they are 0.
     """
-    x = np.asarray(x)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"x has shape {x.shape}; expected (N, n) with at least one sample and one dimension")
-    count, n = x.shape
-    if count < n:
-        deviations = finite_array("x", x, (count, n))
-        deviations -= deviations.mean(axis=0)
-        products = deviations @ deviations.T / count
+    if not (isinstance(x, np.ndarray) or hasattr(x, "chunks")):
+        x = plain_array("x", x, "samples of shape (N, n)", truth=True)
+    count, n = _checked_shape("x", x.shape)
+    if count >= n:
+        moments = Moments.from_samples(x)
+        products, rank = moments.covariance, moments.root.shape[1]
     else:
-        products = Moments.from_samples(x).covariance
-    found = eigvalsh(products, overwrite_a=True)[::-1]
-    return np.pad(np.maximum(found, 0.0), (0, n - found.size))
+        products, correlations = np.zeros((count, count)), np.zeros((count, count))
+        for deviations, lengths in _columns(x):
+            products += deviations @ deviations.T
+            deviations /= np.where(lengths > 0, lengths, 1.0)
+            correlations += deviations @ deviations.T
+        largest = correlations.diagonal().max()
+        rank = int(dpstrf(correlations, tol=rounding(n) * largest)[2]) if largest > 0 else 0
+    found = eigvalsh(products)[::-1].copy()
+    if rank and found[rank - 1] * GRADED < found[0]:
+        factor = moments.root if count >= n else np.hstack([deviations for deviations, _ in _columns(x)]).T
+        found[:rank] = svd(factor)[1][:rank] ** 2
+    found[rank:] = 0.0
+    return found if count >= n else np.pad(found / count, (0, n - count))
+
+
+def _columns(x):
+    """Samples (N, n) as blocks of columns about their means, in float64, and the length of each column."""
+    width = max(1, BLOCK // len(x))
+    for j in range(0, x.shape[1], width):
+        block = plain_array("x", x[:, j : j + width], "samples of shape (N, n)", truth=True).astype(np.float64)
+        if not np.isfinite(block).all():
+            for _ in _blocks("x", x):  # which names the place
+                pass
+        with np.errstate(over="ignore", invalid="ignore"):  # reported in the next lines, by name
+            deviations = block - block.mean(axis=0).clip(block.min(axis=0), block.max(axis=0))
+            deviations -= deviations.mean(axis=0)
+            squares = (deviations**2).sum(axis=0)
+        lost = (squares < 1e-280) & deviations.any(axis=0)
+        if lost.any() or not (squares <= LARGEST).all():
+            column = int((lost | ~(squares <= LARGEST)).argmax())
+            raise ValueError(f"x is too large or too small in column {j + column} for its squares: rescale the columns")
+        yield deviations, np.sqrt(squares)

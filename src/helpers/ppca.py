@@ -1,7 +1,8 @@
 """Probabilistic PCA: the model, its maximum likelihood fit, its stationary points and their stability.
 
 Serves chapters 01 (Eqs 1 and 5-8) and 02 (Eqs 10-12, Appendix A, Figure 1). All closed forms work in the
-k-dimensional column space of W or through the eigenpairs of the covariance: no n x n matrix is inverted.
+k-dimensional column space of W or through a root or the eigenpairs of the covariance: no n x n matrix is inverted.
+What rounding of the covariance might decide is refused: "below rounding".
 """
 
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers._validation import finite_array, integer, positive
+from helpers._validation import finite_array, instance, integer, positive, refuse_not_finite
+from helpers.moments import EPS, LARGEST, REMEDY, RESOLVED, Moments, refuse_below_rounding, svd
 
-STATIONARY = 1e-6  # relative residual of Eq. 10 up to which a model counts as stationary
+STATIONARY = 1e-4  # residual of Eq. 10, in deviations of the model, up to which it counts as stationary
+TIE = 1e-6  # relative difference up to which variances are equal, and share of a deviation that is no use
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,8 @@ class PPCA:
         n, k = W.shape
         if k > n:
             raise ValueError(f"W has shape {W.shape}; expected (n, k) with k at most n")
+        if np.abs(W).max() > LARGEST**0.5:
+            raise ValueError(f"W reaches {np.abs(W).max():.3g}; expected at most {LARGEST**0.5:g}: rescale the columns")
         object.__setattr__(self, "W", W)
         object.__setattr__(self, "mu", finite_array("mu", self.mu, (n,)))
         object.__setattr__(self, "sigma2", positive("sigma2", self.sigma2))
@@ -51,20 +56,31 @@ class PPCA:
 
     @cached_property
     def _axes(self):
-        # W = U diag(l) R^T: the axes U (n, k), the singular values l, and the variances of x along the axes.
-        U, l, Rt = np.linalg.svd(self.W, full_matrices=False)
-        return U, l, Rt, l**2 + self.sigma2
+        # W = U diag(l) R^T: the axes U (n, k), the singular values l, and the deviations of x along the axes.
+        U, l, Rt = svd(self.W)
+        return U, l, Rt, np.hypot(l, np.sqrt(self.sigma2))
+
+    def _split(self, Y):
+        """Columns Y (n, m) along the axes, (k, m), and what is off them, (n, m).
+
+        Projected twice: the first time, rounding of large entries of Y leaves some of them off the axes.
+        """
+        U = self._axes[0]
+        along = U.T @ Y
+        off = Y - U @ along
+        again = U.T @ off
+        return along + again, off - U @ again
 
     def _precision_times(self, Y):
         """C^-1 Y for Y (n, m): divide by each axis' variance, and by sigma2 off the axes."""
-        U, _, _, variances = self._axes
-        along = U.T @ Y
-        return U @ (along / variances[:, None]) + (Y - U @ along) / self.sigma2
+        U, _, _, deviations = self._axes
+        along, off = self._split(Y)
+        return U @ (along / deviations[:, None] / deviations[:, None]) + off / self.sigma2
 
     def _precision_times_W(self):
         """C^-1 W, (n, k), without the detour off the axes, which would amplify rounding by 1 / sigma2."""
-        U, l, Rt, variances = self._axes
-        return (U * (l / variances)) @ Rt
+        U, l, Rt, deviations = self._axes
+        return (U * (l / deviations / deviations)) @ Rt
 
     def _mahalanobis(self, Y):
         """Squared length of each column of Y (n, m) under C^-1, (m,).
@@ -72,27 +88,35 @@ class PPCA:
         The part of a column off the axes is formed as a vector before it is squared: subtracting squared
         lengths instead would lose every digit when sigma2 is tiny.
         """
-        U, _, _, variances = self._axes
-        along = U.T @ Y
-        off = Y - U @ along
-        return (along**2 / variances[:, None]).sum(axis=0) + (off**2).sum(axis=0) / self.sigma2
+        along, off = self._split(Y)
+        return ((along / self._axes[3][:, None]) ** 2).sum(axis=0) + ((off / np.sqrt(self.sigma2)) ** 2).sum(axis=0)
+
+    def _average_mahalanobis(self, moments):
+        """Average of (x - mu)^T C^-1 (x - mu), refused where rounding of the covariance could be seen in it."""
+        self._require_same_n(moments)
+        # The average of (x - mu)(x - mu)^T is S plus the square of what the mean misses, so one extra column.
+        columns = np.column_stack([moments.root, moments.mean - self.mu])
+        with np.errstate(over="ignore"):  # which is refused
+            average = self._mahalanobis(columns).sum()
+            doubt = self._mahalanobis(np.diag(moments.hidden)).sum()
+        refuse_below_rounding(doubt, average + self.mu.size, self.sigma2)
+        return average
 
     def _log_normaliser(self):
         """n log 2 pi + log det C."""
         n, k = self.W.shape
-        return n * np.log(2 * np.pi) + (n - k) * np.log(self.sigma2) + np.log(self._axes[3]).sum()
+        return n * np.log(2 * np.pi) + (n - k) * np.log(self.sigma2) + 2 * np.log(self._axes[3]).sum()
 
     def log_likelihood(self, moments):
         """Average log p(x) per sample, in nats, from the moments of the data (Eq. 5)."""
-        self._require_same_n(moments.mean.size, "moments")
-        # The average of (x - mu)(x - mu)^T is S plus the square of what the mean misses, so one extra column.
-        root = np.sqrt(moments.eigenvalues) * moments.eigenvectors
-        columns = np.column_stack([root, moments.mean - self.mu])
-        return float(-(self._log_normaliser() + self._mahalanobis(columns).sum()) / 2)
+        return float(-(self._log_normaliser() + self._average_mahalanobis(moments)) / 2)
 
     def log_likelihood_samples(self, x):
         """log p(x) of each row of `x` (N, n), in nats, (N,) (Eq. 5)."""
-        return -(self._log_normaliser() + self._mahalanobis(self._deviations(x).T)) / 2
+        with np.errstate(over="ignore"):  # which is refused
+            distances = self._mahalanobis(self._deviations(x).T)
+        refuse_not_finite("the squared distance of x from mu over the variances", distances)
+        return -(self._log_normaliser() + distances) / 2
 
     def posterior(self, x):
         """Mean of p(z | x) for each row of `x` (N, n), and the covariance all rows share (Eq. 6).
@@ -102,9 +126,11 @@ class PPCA:
         means : (N, k) ndarray
         covariance : (k, k) ndarray
         """
-        M = self.M
-        means = np.linalg.solve(M, self.W.T @ self._deviations(x).T).T
-        return means, self.sigma2 * np.linalg.inv(M)
+        # M^-1 W^T = R diag(l / (l^2 + sigma2)) U^T: M itself, once formed, would have lost a small sigma2.
+        U, l, Rt, deviations = self._axes
+        means = (self._deviations(x) @ U * (l / deviations / deviations)) @ Rt
+        half = Rt.T * (np.sqrt(self.sigma2) / deviations)
+        return means, half @ half.T
 
     def sample(self, count, seed):
         """Draw `count` pairs from the two-stage model of Eq. 1: x (count, n) and z (count, k)."""
@@ -118,9 +144,10 @@ class PPCA:
     def _deviations(self, x):
         return finite_array("x", x, ("N", self.mu.size)) - self.mu
 
-    def _require_same_n(self, n, name):
+    def _require_same_n(self, moments):
+        n = instance("moments", moments, Moments).mean.size
         if n != self.mu.size:
-            raise ValueError(f"{name} has n = {n}; expected n = {self.mu.size} as in W")
+            raise ValueError(f"moments has n = {n}; expected n = {self.mu.size} as in W")
 
 
 def fit(moments, k, sigma2=None):
@@ -138,9 +165,9 @@ def fit(moments, k, sigma2=None):
     ------
     ValueError
         When `sigma2` is to be estimated but the k leading eigenvalues leave no variance, so that the likelihood
-        has no upper bound; or k = n, where no sigma2 is the best.
+        has no upper bound, or none above rounding; or k = n, where no sigma2 is the best.
     """
-    n = moments.mean.size
+    n = instance("moments", moments, Moments).mean.size
     k = integer("k", k, 1, n)
     leading, rest = moments.eigenvalues[:k], moments.eigenvalues[k:]
     if sigma2 is None:
@@ -149,15 +176,37 @@ def fit(moments, k, sigma2=None):
                 f"k = {k} equals n: the likelihood is the same at every sigma2 up to the smallest eigenvalue "
                 f"{leading[-1]:.3g}; expected a smaller k or a given sigma2"
             )
-        if rest.sum() == 0:
-            raise ValueError(
-                f"k = {k} leaves no residual variance (rank {np.count_nonzero(moments.eigenvalues)} of n = {n}): "
-                "the likelihood is unbounded as sigma2 goes to 0; expected a smaller k or a given sigma2"
-            )
+        refuse_no_residual(moments, k)
         sigma2 = rest.mean()
     sigma2 = positive("sigma2", sigma2)
+    variances = np.where(np.arange(n) < k, np.maximum(moments.eigenvalues, sigma2), sigma2)
+    refuse_below_rounding(
+        (_hidden_along(moments) / variances).sum(), n + (moments.eigenvalues / variances).sum(), sigma2
+    )
     scales = np.sqrt(np.maximum(leading - sigma2, 0.0))
     return PPCA(moments.eigenvectors[:, :k] * scales, moments.mean, sigma2)
+
+
+def refuse_no_residual(moments, k, beta=1.0):
+    """Raise ``ValueError`` when k latents leave no variance to learn sigma2 from; a strong KL term may hold it up."""
+    n, rank = moments.root.shape
+    if rank > k or beta * rank > n:
+        return
+    what = f"k = {k} leaves no residual variance"
+    # Certain with no more samples than latents, or when the factorisation of the covariance comes out exactly.
+    if rank == n or moments.count - 1 <= k or (moments.hidden**2 == EPS * moments.covariance.diagonal()).all():
+        raise ValueError(
+            f"{what} (rank {rank} of n = {n}): the likelihood is unbounded as sigma2 goes to 0; expected a smaller k "
+            "or a given sigma2"
+        )
+    raise ValueError(
+        f"{what} above rounding (rank {rank} of n = {n}): {REMEDY}, choose a smaller k or give sigma2"
+    )
+
+
+def _hidden_along(moments):
+    """Variance that rounding of the covariance can hide, as it bears on each eigenvector, (n,)."""
+    return moments.hidden**2 @ moments.eigenvectors**2
 
 
 def max_log_likelihood(moments):
@@ -167,13 +216,22 @@ def max_log_likelihood(moments):
     -------
     (n - 1,) ndarray
         In nats per sample; infinite from the rank of the covariance on.
+
+    Raises
+    ------
+    ValueError
+        When rounding of the covariance could be seen in one of them.
     """
-    eigenvalues = moments.eigenvalues
+    eigenvalues = instance("moments", moments, Moments).eigenvalues
     n = eigenvalues.size
     k = np.arange(1, n)
     residual = eigenvalues[::-1].cumsum()[::-1][1:]  # smallest first, so that small sums keep their digits
-    with np.errstate(divide="ignore"):
+    hidden = _hidden_along(moments)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # beyond the rank
         log_det = np.log(eigenvalues).cumsum()[:-1] + (n - k) * np.log(residual / (n - k))
+        doubt = (hidden / eigenvalues).cumsum()[:-1] + hidden[::-1].cumsum()[::-1][1:] * (n - k) / residual
+    for at in np.flatnonzero((residual > 0) & ~(doubt <= RESOLVED * 2 * n))[:1]:
+        refuse_below_rounding(doubt[at], 2 * n, residual[at] / (n - k[at]))
     return np.where(residual > 0, -(n * np.log(2 * np.pi) + log_det + n) / 2, np.inf)
 
 
@@ -191,7 +249,7 @@ def stationary_point(moments, indices, k, sigma2):
     sigma2 : float
         The fixed noise variance, below each eigenvalue used: column i has squared length lambda_i - sigma2.
     """
-    n = moments.mean.size
+    n = instance("moments", moments, Moments).mean.size
     k, sigma2 = integer("k", k, 1, n), positive("sigma2", sigma2)
     indices = [integer("an entry of indices", i, 0, n - 1) for i in indices]
     if len(set(indices)) != len(indices) or len(indices) > k:
@@ -206,17 +264,17 @@ def stationary_point(moments, indices, k, sigma2):
     return PPCA(W, moments.mean, sigma2)
 
 
-def _second_moment(model, moments):
-    """Average of (x - mu)(x - mu)^T, (n, n): S when mu is the mean."""
-    model._require_same_n(moments.mean.size, "moments")
+def _second_moment_times(model, moments, Y):
+    """The average of (x - mu)(x - mu)^T, which is S when mu is the mean, times Y (n, m)."""
     deviation = moments.mean - model.mu
-    return moments.covariance + np.outer(deviation, deviation)
+    return moments.covariance @ Y + np.outer(deviation, deviation @ Y)
 
 
 def gradient(model, moments):
     """Gradient of the average log likelihood with respect to W, (n, k): C^-1 S C^-1 W - C^-1 W (Eq. 10)."""
+    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
     PW = model._precision_times_W()
-    return model._precision_times(_second_moment(model, moments) @ PW) - PW
+    return model._precision_times(_second_moment_times(model, moments, PW)) - PW
 
 
 def hessian_product(model, moments, direction):
@@ -224,22 +282,26 @@ def hessian_product(model, moments, direction):
 
     With P = C^-1 and E the derivative of C, P changes by -P E P.
     """
-    direction = finite_array("direction", direction, model.W.shape)
-    S, W, times = _second_moment(model, moments), model.W, model._precision_times
+    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
+    return _hessian_product(model, moments, finite_array("direction", direction, model.W.shape))
+
+
+def _hessian_product(model, moments, direction):
+    W, times = model.W, model._precision_times
     PW, PD = model._precision_times_W(), times(direction)
     change = direction @ (W.T @ PW) + W @ (direction.T @ PW)  # E P W, with E = D W^T + W D^T
     PEPW = times(change)
-    SPW = S @ PW
-    PSPW = times(SPW)
+    PSPW = times(_second_moment_times(model, moments, PW))
     EPSPW = direction @ (W.T @ PSPW) + W @ (direction.T @ PSPW)
-    return times(S @ (PD - PEPW)) - times(EPSPW) - PD + PEPW
+    return times(_second_moment_times(model, moments, PD - PEPW)) - times(EPSPW) - PD + PEPW
 
 
 def hessian(model, moments):
     """Hessian of the average log likelihood in the entries of W, row by row, (nk, nk). For small models."""
+    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
     n, k = model.W.shape
     directions = np.eye(n * k).reshape(n * k, n, k)
-    return np.stack([hessian_product(model, moments, d).ravel() for d in directions], axis=1)
+    return np.stack([_hessian_product(model, moments, d).ravel() for d in directions], axis=1)
 
 
 def is_stable(model, moments):
@@ -254,24 +316,29 @@ def is_stable(model, moments):
     ValueError
         When the model is not stationary in W and mu at its sigma2.
     """
-    S, W = _second_moment(model, moments), model.W
-    pull = S @ model._precision_times_W()
-    size = max(np.linalg.norm(pull), np.linalg.norm(W))
-    off_mean = np.abs(moments.mean - model.mu).max()
-    spread = np.sqrt(max(moments.eigenvalues[0], model.sigma2))
-    if np.linalg.norm(pull - W) > STATIONARY * size or off_mean > STATIONARY * spread:
+    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
+    U, l, _, deviations = model._axes
+    used = l > TIE**0.5 * deviations
+    # The free eigenvalues are those of S on the complement of the used axes: squares of its root there.
+    off = moments.root - U[:, used] @ (U[:, used].T @ moments.root)
+    off -= U[:, used] @ (U[:, used].T @ off)
+    largest_free = np.linalg.eigvalsh(off @ off.T)[-1]
+    # Each side of Eq. 10 in units of the model's own deviations, so that columns of all units count alike.
+    along, rest = model._split(np.column_stack([moments.root, moments.mean - model.mu]))
+    whitened = np.vstack([along / deviations[:, None], rest / np.sqrt(max(model.sigma2, largest_free))])
+    share = l / deviations
+    missed = whitened @ (whitened[: l.size].T * share)
+    missed[: l.size] -= np.diag(share)
+    slope, off_mean = np.linalg.norm(missed, axis=0).max(), np.linalg.norm(whitened[:, -1])
+    if max(slope, off_mean) > STATIONARY:
         raise ValueError(
-            f"model is not stationary: S C^-1 W differs from W by {np.linalg.norm(pull - W):.3g} "
-            f"and mu from the mean by {off_mean:.3g}; expected a stationary point (Eq. 10)"
+            f"model is not stationary: S C^-1 W differs from W by {slope:.3g} "
+            f"and mu from the mean by {off_mean:.3g}, in units of the model's deviations; expected a stationary point "
+            "(Eq. 10)"
         )
-    U, l, _, variances = model._axes
-    used = l**2 > STATIONARY * variances
-    # The free eigenvalues are those of S on the complement of the used axes.
-    off = np.eye(len(U)) - U[:, used] @ U[:, used].T
-    largest_free = np.linalg.eigvalsh(off @ S @ off)[-1]
-    smallest_used = variances.min() if used.all() else model.sigma2
-    rounding = len(U) * np.finfo(float).eps * moments.eigenvalues[0]
-    return bool(largest_free <= smallest_used * (1 + STATIONARY) + rounding)
+    smallest_used = deviations.min() ** 2 if used.all() else model.sigma2
+    hidden = np.diag(moments.hidden) - U[:, used] @ (U[:, used].T * moments.hidden)
+    return bool(largest_free <= smallest_used * (1 + TIE) + (hidden**2).sum())
 
 
 def landscape(model, moments, column, directions, a, b):
@@ -296,6 +363,7 @@ def landscape(model, moments, column, directions, a, b):
     (B, A) ndarray
         In nats per sample; row for b, column for a, as a contour plot wants it.
     """
+    instance("model", model, PPCA)._require_same_n(moments)
     n, k = model.W.shape
     column = integer("column", column, 0, k - 1)
     directions = finite_array("directions", directions, (n, 2))
@@ -306,7 +374,7 @@ def landscape(model, moments, column, directions, a, b):
     plane = np.column_stack([model.W[:, column], directions])
     P_plane = rest._precision_times(plane)
     P_form = plane.T @ P_plane
-    PSP_form = P_plane.T @ _second_moment(model, moments) @ P_plane
+    PSP_form = P_plane.T @ _second_moment_times(model, moments, P_plane)
     points = np.stack(np.broadcast_arrays(1.0, a[None, :], b[:, None]), axis=-1)
     wPw = ((points @ P_form) * points).sum(axis=-1)
     wPSPw = ((points @ PSP_form) * points).sum(axis=-1)
