@@ -1,7 +1,8 @@
 """The linear VAE: its ELBO in closed form, gradients, best encoder, posterior gap, and a fit by ascent.
 
 Serves chapters 03 (Eqs 9 and 13), 04 (Eqs 14-22) and 05 (Eqs 23-27, Theorem 1). `beta` weighs the KL term
-everywhere: 1 is the ELBO. Every quantity is an average per sample, in nats, and needs only the moments.
+everywhere: 1 is the ELBO. Every quantity is an average per sample, in nats, and needs only the moments; what
+rounding of the covariance might decide is refused: "below rounding".
 """
 
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
-from scipy.linalg.lapack import dpstrf
 
-from helpers._validation import finite_array, integer, positive
-from helpers.ppca import PPCA
+from helpers._validation import finite_array, instance, integer, non_negative, positive
+from helpers.moments import Moments, refuse_below_rounding, svd
+from helpers.ppca import PPCA, refuse_no_residual
 
-PATIENCE = 100  # `fit` stops when this many updates have not raised the objective beyond rounding,
+PATIENCE = 60  # `fit` stops when this many updates have not raised the objective beyond rounding,
 MAX_UPDATES = 20_000  # and gives up after so many
 
 
@@ -76,20 +77,22 @@ class LinearVAE:
         expanded traces of Eqs 18-19 would cancel.
         """
         Q = _deviations(moments, self.mu)
-        means = self.V @ Q  # (k, n + 1)
+        means = self.V @ Q  # (k, rank + 1)
         error = ((Q - self.W @ means) ** 2).sum() + (self.W**2 @ self.D).sum()  # E|x - mu - W z|^2
         kl = ((means**2).sum() + (self.D - 1 - np.log(self.D)).sum()) / 2
+        self._refuse_below_rounding(moments, error / self.sigma2 + 2 * kl)
         reconstruction = -(error / self.sigma2 + self.mu.size * np.log(2 * np.pi * self.sigma2)) / 2
         return Terms(float(kl), float(reconstruction))
 
     def elbo(self, moments, beta=1.0):
         """Average of reconstruction - beta KL; with `beta` = 1 the ELBO (Eq. 4). `beta` may be 0."""
         terms = self.terms(moments)
-        return terms.reconstruction - _weight(beta) * terms.kl
+        return terms.reconstruction - non_negative("beta", beta) * terms.kl
 
     def gradients(self, moments, beta=1.0):
         """Derivatives of `elbo`: Eqs 20-22 with N = 1, and the one for sigma2 that the paper leaves out."""
-        beta = _weight(beta)
+        beta = non_negative("beta", beta)
+        self.terms(moments)  # refuses what rounding could decide
         W, V, D, s = self.W, self.V, self.D, self.sigma2
         Q = _deviations(moments, self.mu)
         means = V @ Q
@@ -107,20 +110,24 @@ class LinearVAE:
         """Average log p(x) of the decoder's model (Eq. 5), which the ELBO bounds from below."""
         return PPCA(self.W, self.mu, self.sigma2).log_likelihood(moments)
 
+    def _refuse_below_rounding(self, moments, size):
+        # What rounding of S can hide, passed through the model as Q is in `terms`.
+        hidden = np.diag(moments.hidden)
+        means = self.V * moments.hidden
+        doubt = ((hidden - self.W @ means) ** 2).sum() / self.sigma2 + (means**2).sum()
+        refuse_below_rounding(doubt, size + self.mu.size, self.sigma2)
+
 
 def _deviations(moments, mu):
-    """Q (n, n + 1) with Q Q^T the average of (x - mu)(x - mu)^T: a root of S, and what mu misses."""
-    if moments.mean.size != mu.size:
+    """Q (n, rank + 1) with Q Q^T the average of (x - mu)(x - mu)^T: a root of S, and what mu misses."""
+    if instance("moments", moments, Moments).mean.size != mu.size:
         raise ValueError(f"moments has n = {moments.mean.size}; expected n = {mu.size} as in W")
-    root = np.sqrt(moments.eigenvalues) * moments.eigenvectors
-    return np.column_stack([root, moments.mean - mu])
+    return np.column_stack([moments.root, moments.mean - mu])
 
 
-def _weight(beta):
-    beta = float(finite_array("beta", beta, ()))
-    if beta < 0:
-        raise ValueError(f"beta is {beta}; expected 0 or more")
-    return beta
+def _theta(sigma2, beta):
+    theta = positive("beta", beta) * positive("sigma2", sigma2)
+    return positive("beta times sigma2", theta)
 
 
 def optimal_encoder(W, sigma2, beta=1.0):
@@ -141,10 +148,10 @@ def optimal_encoder(W, sigma2, beta=1.0):
     D : (k,) ndarray
     """
     W = finite_array("W", W, ("n", "k"))
-    theta = positive("beta", beta) * positive("sigma2", sigma2)
-    U, l, Rt = np.linalg.svd(W, full_matrices=False)
-    V = Rt.T @ ((l / (l**2 + theta))[:, None] * U.T)
-    return V, theta / ((W**2).sum(axis=0) + theta)
+    root = np.sqrt(_theta(sigma2, beta))
+    U, l, Rt = svd(W)  # M, once formed, would have lost a small sigma2
+    V = Rt.T @ ((l / np.hypot(l, root) / np.hypot(l, root))[:, None] * U.T)
+    return V, (root / np.hypot(np.linalg.norm(W, axis=0), root)) ** 2
 
 
 def posterior_gap(W, sigma2):
@@ -169,7 +176,7 @@ def profile_elbo(W, moments, sigma2, beta=1.0):
 
     At `beta` = 1 it is log p - posterior gap.
     """
-    W = finite_array("W", W, (moments.mean.size, "k"))
+    W = finite_array("W", W, (instance("moments", moments, Moments).mean.size, "k"))
     V, D = optimal_encoder(W, sigma2, beta)
     return LinearVAE(W, V, D, moments.mean, sigma2).elbo(moments, beta)
 
@@ -180,9 +187,9 @@ def profile_gradient(W, moments, sigma2, beta=1.0):
     C = W W^T + beta sigma2 I, and Mt = diag(W^T W) + beta sigma2 I. It takes the place of Eq. 10, whose last
     term has W M^-1 with the full M.
     """
-    W = finite_array("W", W, (moments.mean.size, "k"))
-    beta, sigma2 = positive("beta", beta), positive("sigma2", sigma2)
-    model = PPCA(W, moments.mean, beta * sigma2)
+    W = finite_array("W", W, (instance("moments", moments, Moments).mean.size, "k"))
+    model = PPCA(W, moments.mean, _theta(sigma2, beta))
+    model._average_mahalanobis(moments)  # refuses what rounding could decide
     PW = model._precision_times_W()
     pull = model._precision_times(moments.covariance @ PW)
     return beta * (pull - W / np.diag(model.M))
@@ -203,8 +210,8 @@ def fit(moments, k, sigma2=None, beta=1.0, seed=0):
     that is not a global maximum is a saddle (chapters 02 and 05). That a random start misses the saddles is not
     proved for updates with momentum; it is seen in every run, and tested against the closed form.
 
-    The data enter by their mean and by the covariance, which is only ever multiplied with W; no
-    eigendecomposition is made.
+    The data enter by their mean and by a root of the covariance, which is only ever multiplied with n x k and
+    k x n matrices; no eigendecomposition is made.
 
     Parameters
     ----------
@@ -226,55 +233,55 @@ def fit(moments, k, sigma2=None, beta=1.0, seed=0):
     Raises
     ------
     ValueError
-        When sigma2 is to be learned but the objective has no upper bound, or no best sigma2.
+        When sigma2 is to be learned but the objective has no upper bound, or no best sigma2; or when rounding of
+        the covariance could be seen in the objective.
     RuntimeError
         When the objective still rises after `MAX_UPDATES` updates.
     """
-    S, n = moments.covariance, moments.mean.size
+    n = instance("moments", moments, Moments).mean.size
     k, beta = integer("k", k, 1, n), positive("beta", beta)
     learn = sigma2 is None
-    spread = np.trace(S)
     if learn:
-        rank = _rank(S)
-        if rank <= k and beta * rank <= n:
-            raise ValueError(
-                f"k = {k} leaves no residual variance (rank {rank} of n = {n}): no sigma2 is the best at "
-                f"beta = {beta}; expected a smaller k or a given sigma2"
-            )
-    s = 1e-8 * spread / n if learn else positive("sigma2", sigma2)
+        refuse_no_residual(moments, k, beta)
+    # In units that are a power of two, which changes no digit, no square of any data leaves float64.
+    unit = 2.0 ** np.round(np.log2(np.abs(moments.root).max())) if moments.root.any() else 1.0
+    root = moments.root / unit
+    spread = (root**2).sum()
+    s = 1e-20 * spread / n if learn else positive("sigma2 in units of the data", positive("sigma2", sigma2) / unit**2)
     rng = np.random.default_rng(integer("seed", seed, 0, 2**63 - 1))
     W = rng.standard_normal((n, k)) * np.sqrt(spread / (n * k))  # as much variance as the data
     if learn:
         # From next to no noise: a unit that collapses while sigma2 is still too large regrows from rounding.
-        _, W, s = _update(W, S @ W, spread, s, beta)
-    SW = S @ W
-    W_before, SW_before, s_before = W, SW, s
+        _, W, s = _update(W, root, spread, s, beta)
+    W_before, s_before = W, s
     best, age, waited = -np.inf, 0, 0
     for _ in range(MAX_UPDATES):
         momentum = age / (age + 3)
-        Y, SY = W + momentum * (W - W_before), SW + momentum * (SW - SW_before)
+        Y = W + momentum * (W - W_before)
         y = s * (s / s_before) ** momentum
-        value, new_W, new_s = _update(Y, SY, spread, y, beta)
-        rounding = 1e-14 * (abs(value) + spread / y)  # of the value: smaller changes mean nothing
+        value, new_W, new_s = _update(Y, root, spread, y, beta)
+        rounding = 1e-14 * (abs(value) + n * (1 + abs(np.log(y))))  # of the value: smaller changes mean nothing
         waited = 0 if value > best + rounding else waited + 1
         if waited == PATIENCE:
             break
-        W_before, SW_before, s_before = W, SW, s
+        W_before, s_before = W, s
         if value < best - rounding:
             age = 0
         else:
             best, age = max(value, best), age + 1
-            W, SW = new_W, S @ new_W
-            s = new_s if learn else s
+            W, s = new_W, new_s if learn else s
     else:
+        value -= n * np.log(unit)  # in the units of the data
         raise RuntimeError(f"the objective, {value:.10g} nats, still rises after {MAX_UPDATES} updates")
-    U, l, _ = np.linalg.svd(W, full_matrices=False)
-    V, D = optimal_encoder(U * l, s, beta)
-    return LinearVAE(U * l, V, D, moments.mean, s)
+    U, l, _ = svd(W)
+    W, s = U * l * unit, s * unit**2 if learn else float(sigma2)
+    model = LinearVAE(W, *optimal_encoder(W, s, beta), moments.mean, s)
+    model.terms(moments)  # refuses what rounding could decide
+    return model
 
 
-def _update(W, SW, spread, sigma2, beta):
-    """One update of `fit`, from W (n, k), S W, the trace of S and sigma2.
+def _update(W, root, spread, sigma2, beta):
+    """One update of `fit`, from W (n, k), a root of S (n, rank), the trace of S and sigma2.
 
     Returns
     -------
@@ -289,21 +296,34 @@ def _update(W, SW, spread, sigma2, beta):
     # With A A^T = M and Q = W A^-T the encoder is V = A^-T Q^T, and the average of q(z | x) over the data,
     # the best prior for it, has the covariance A^-T (theta I + Q^T S Q) A^-1 = L L^T. The best W for this
     # encoder is S V^T (L L^T)^-1; taking z back to N(0, I) multiplies it by L, and with F = A^T L, so that
-    # F F^T = theta I + Q^T S Q, what comes out is S Q F^-T.
-    A = cholesky(W.T @ W + theta * np.eye(k), lower=True)
-    Q = solve_triangular(A, W.T, lower=True).T
-    SQ = solve_triangular(A, SW.T, lower=True).T
-    QSQ = Q.T @ SQ
-    log_det = 2 * np.log(np.diag(A)).sum() - k * np.log(theta)
-    value = -(n * np.log(2 * np.pi * sigma2) + beta * log_det + (spread - np.trace(QSQ)) / sigma2) / 2
+    # F F^T = theta I + Q^T S Q, what comes out is S Q F^-T: with B = root^T Q, root times B F^-T.
+    Q, diagonal = _orthonormalise(W, theta)
+    B = root.T @ Q[:n]
+    log_det = 2 * np.log(diagonal).sum() - k * np.log(theta)
+    value = -(n * np.log(2 * np.pi * sigma2) + beta * log_det + _left(root, Q, B, spread) / sigma2) / 2
     # F is made upper triangular, as A^T is: then L is I once W no longer moves, and the basis of z does not
     # turn, which momentum would not survive.
-    F = cholesky((theta * np.eye(k) + (QSQ + QSQ.T) / 2)[::-1, ::-1], lower=True)[::-1, ::-1]
-    new_W = solve_triangular(F, SQ.T).T
-    return value, new_W, (spread - (new_W**2).sum()) / n
+    P = _orthonormalise(B[:, ::-1], theta)[0][:, ::-1]
+    new_W = root @ P[: len(B)]
+    return value, new_W, _left(root.T, P, new_W, spread) / n
 
 
-def _rank(S):
-    """Numerical rank of the covariance (n, n), from its Cholesky factorisation with pivoting."""
-    tolerance = len(S) * np.finfo(float).eps * np.diag(S).max()
-    return int(dpstrf(S, tol=tolerance)[2]) if tolerance > 0 else 0
+def _orthonormalise(B, theta):
+    """[B; sqrt(theta) I] R^-1 and the diagonal of R, where R^T R = B^T B + theta I and R is upper triangular."""
+    stacked = np.vstack([B, np.sqrt(theta) * np.eye(B.shape[1])])
+    if theta > 1e-8 * (B**2).sum():
+        R = cholesky(stacked.T @ stacked)
+        return solve_triangular(R, stacked.T, trans="T").T, np.diag(R)
+    Q, R = np.linalg.qr(stacked)  # slower, but the sum above would lose a small theta
+    signs = np.where(np.diag(R) < 0, -1.0, 1.0)
+    return Q * signs, signs * np.diag(R)
+
+
+def _left(root, Q, B, spread):
+    """Trace of S (I - Q_1 Q_1^T) with Q_1 the upper part of Q, S = root root^T and B = root^T Q_1."""
+    left = spread - (B**2).sum()
+    if left > 1e-4 * spread:
+        return left
+    # The difference would cancel. With Q_1^T Q_1 + Q_2^T Q_2 = I it is a sum of two sums of squares.
+    n = len(root)
+    return ((root - Q[:n] @ B.T) ** 2).sum() + ((Q[n:] @ B.T) ** 2).sum()

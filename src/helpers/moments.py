@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import eigh, eigvalsh, qr
 from scipy.linalg.lapack import dgejsv, dpstrf
 
-from helpers._validation import finite_array, instance, integer, plain_array, refuse_not_finite
+from helpers._validation import finite_array, integer, plain_array, refuse_not_finite
 
 EPS = np.finfo(float).eps
 BLOCK = 2**22  # entries of the samples that are centred and multiplied at a time
@@ -64,7 +64,9 @@ class Moments:
         count = integer("count", self.count, 1, 2**63 - 1)
         variances = covariance.diagonal()
         if variances.min() < 0:
-            raise ValueError(f"covariance has the variance {variances.min():.3g} on its diagonal; expected none below 0")
+            raise ValueError(
+                f"covariance has the variance {variances.min():.3g} on its diagonal; expected none below 0"
+            )
         if np.abs(covariance).max() > LARGEST:
             raise ValueError(f"covariance reaches {np.abs(covariance).max():.3g}; expected at most {LARGEST:g}")
         asymmetry = np.abs(covariance - covariance.T).max()
@@ -118,7 +120,8 @@ class Moments:
         for block in blocks:
             if origin is None:
                 # Between the extremes even after rounding: a constant column has deviations of exactly 0.
-                origin = block.mean(axis=0, dtype=np.float64).clip(block.min(axis=0), block.max(axis=0))
+                head = block[:1024]
+                origin = head.mean(axis=0, dtype=np.float64).clip(head.min(axis=0), head.max(axis=0))
                 center, products = np.zeros_like(origin), np.zeros((origin.size, origin.size))
             with np.errstate(over="ignore", invalid="ignore"):  # reported below, by name
                 mean, scatter = _of_bytes(block, origin) if block.dtype == np.uint8 else _about(block, origin)
@@ -167,7 +170,9 @@ def _root(covariance):
     scales = np.sqrt(covariance.diagonal())
     safe = np.where(scales > 0, scales, 1.0)
     if (covariance[scales == 0] != 0).any():
-        raise ValueError("covariance has a variance of 0 beside a covariance other than 0; expected a semi-definite one")
+        raise ValueError(
+            "covariance has a variance of 0 beside a covariance other than 0; expected a semi-definite one"
+        )
     correlation = covariance / safe / safe[:, None]
     packed, pivots, rank, _ = dpstrf(correlation, tol=rounding(n), lower=1)
     order = pivots - 1
@@ -189,7 +194,8 @@ def _blocks(name, x, first_row=0, width="n"):
     if not (isinstance(x, np.ndarray) or hasattr(x, "chunks")):  # as memory maps, dask and xarray arrays have
         x = plain_array(name, x, "samples of shape (N, n)", truth=True)
     shape = _checked_shape(name, x.shape, width)
-    rows = max(1, BLOCK // shape[1])
+    whole_numbers = isinstance(x, np.ndarray) and x.dtype == np.uint8
+    rows = 2**18 if whole_numbers else max(1, BLOCK // shape[1])  # of bytes as many as `_of_bytes` sums exactly
     for i in range(0, shape[0], rows):
         block = plain_array(name, x[i : i + rows], "samples of shape (N, n)", truth=True)
         if block.dtype.kind == "f":
@@ -228,7 +234,7 @@ def _of_bytes(block, origin):
     total, products = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
     for i in range(0, len(block), 1024):
         deviations = block[i : i + 1024].astype(np.float32) - np.float32(128)
-        total += deviations.sum(axis=0, dtype=np.float64)
+        total += np.ones(len(deviations), np.float32) @ deviations
         products += deviations.T @ deviations
     # Whole numbers up to here, and up to the division for any block of less than 2^19 rows.
     return (total / len(block) + 128) - origin, (len(block) * products - np.outer(total, total)) / len(block)
@@ -273,7 +279,7 @@ def refuse_below_rounding(doubt, size, sigma2):
     if not doubt <= RESOLVED * size:
         raise ValueError(
             f"sigma2 is {sigma2:.3g}, where rounding of the covariance may be {doubt:.2g} of {size:.2g}: {REMEDY}, or "
-            "expected a larger sigma2"
+            "take a larger sigma2"
         )
 
 

@@ -199,9 +199,7 @@ def refuse_no_residual(moments, k, beta=1.0):
             f"{what} (rank {rank} of n = {n}): the likelihood is unbounded as sigma2 goes to 0; expected a smaller k "
             "or a given sigma2"
         )
-    raise ValueError(
-        f"{what} above rounding (rank {rank} of n = {n}): {REMEDY}, choose a smaller k or give sigma2"
-    )
+    raise ValueError(f"{what} above rounding (rank {rank} of n = {n}): {REMEDY}, choose a smaller k or give sigma2")
 
 
 def _hidden_along(moments):

@@ -2,25 +2,37 @@
 
 Serves chapter 07. Each function takes the eigenvalues lambda, descending, the noise variance and the weight
 `beta` of the KL term; only the product theta = beta sigma2 decides what collapses. Where a function takes k,
-the eigenvalues are all n of them; elsewhere any part of the spectrum will do, one latent for each. In nats,
-averaged over the data.
+the eigenvalues are all n of them; elsewhere any part of the spectrum will do, one latent for each. An eigenvalue
+is taken at its word: what is rounding was decided where it was made (`helpers.moments`). In nats, averaged over the
+data.
 """
 
 import numpy as np
 from scipy.special import chdtri
 
-from helpers._validation import finite_array, integer, positive
+from helpers._validation import finite_array, integer, non_negative, positive
 
 
 def _eigenvalues(values):
     values = finite_array("eigenvalues", values, ("n",))
     if values[-1] < 0 or (np.diff(values) > 0).any():
-        raise ValueError(f"eigenvalues is {values}; expected descending and none below 0")
+        raise ValueError(
+            f"eigenvalues is {values}; expected descending and none below 0: take them from Moments or "
+            "covariance_eigenvalues, or sort them and set those below your own rounding to 0"
+        )
     return values
 
 
 def _theta(sigma2, beta):
-    return positive("beta", beta) * positive("sigma2", sigma2)
+    theta = positive("beta", beta) * positive("sigma2", sigma2)
+    return positive("beta times sigma2", theta)  # neither overflows nor vanishes
+
+
+def _finite(name, value):
+    """Return a result, or raise ``ValueError`` where it has left the range of float64."""
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} of these eigenvalues, sigma2 and beta exceeds float64: rescale the columns")
+    return value
 
 
 def active(eigenvalues, sigma2, beta=1.0):
@@ -40,7 +52,8 @@ def kl(eigenvalues, sigma2, beta=1.0):
     Half of log(lambda / (beta sigma2)) where that is above 0, and 0 for the others. For Gaussian data it is
     also the mutual information of x and z_i, as q(z_i | x) then averages to N(0, 1) exactly.
     """
-    return np.log(1 / encoder_variances(eigenvalues, sigma2, beta)) / 2
+    with np.errstate(divide="ignore", over="ignore"):
+        return _finite("the KL", np.log(1 / encoder_variances(eigenvalues, sigma2, beta)) / 2)
 
 
 def distortion(eigenvalues, k, sigma2, beta=1.0):
@@ -51,7 +64,9 @@ def distortion(eigenvalues, k, sigma2, beta=1.0):
     """
     eigenvalues = _eigenvalues(eigenvalues)
     k = integer("k", k, 1, eigenvalues.size)
-    return float(np.minimum(eigenvalues[:k], _theta(sigma2, beta)).sum() + eigenvalues[k:].sum())
+    with np.errstate(over="ignore"):
+        error = np.minimum(eigenvalues[:k], _theta(sigma2, beta)).sum() + eigenvalues[k:].sum()
+    return float(_finite("the distortion", error))
 
 
 def elbo(eigenvalues, k, sigma2, beta=1.0, noise=None):
@@ -68,8 +83,12 @@ def elbo(eigenvalues, k, sigma2, beta=1.0, noise=None):
         The noise variance that the ELBO is evaluated at. By default `sigma2`.
     """
     noise = positive("sigma2" if noise is None else "noise", sigma2 if noise is None else noise)
-    error, rate = distortion(eigenvalues, k, sigma2, beta), kl(eigenvalues[:k], sigma2, beta).sum()
-    return float(-(len(eigenvalues) * np.log(2 * np.pi * noise) + error / noise) / 2 - rate)
+    error = distortion(eigenvalues, k, sigma2, beta)
+    eigenvalues = _eigenvalues(eigenvalues)
+    rate = kl(eigenvalues[:k], sigma2, beta).sum()
+    with np.errstate(over="ignore"):
+        value = -(eigenvalues.size * np.log(2 * np.pi * noise) + np.divide(error, noise)) / 2 - rate
+    return float(_finite("the ELBO", value))
 
 
 def learned_sigma2(eigenvalues, k, beta=1.0):
@@ -93,14 +112,15 @@ def learned_sigma2(eigenvalues, k, beta=1.0):
             f"k = {k} leaves no residual variance (rank {rank} of n = {n}): no sigma2 is the best at "
             f"beta = {beta}; expected a smaller k or a larger beta"
         )
-    residual = np.append(eigenvalues[::-1].cumsum()[::-1], 0.0)[: k + 1]  # smallest first keeps their digits
+    with np.errstate(over="ignore"):
+        residual = np.append(eigenvalues[::-1].cumsum()[::-1], 0.0)[: k + 1]  # smallest first keeps their digits
     free = n - beta * np.arange(k + 1)
-    return float((residual[free > 0] / free[free > 0]).min())
+    return float(_finite("the noise", (residual[free > 0] / free[free > 0]).min()))
 
 
 def tuned_sigma2(eigenvalues, k, sigma2, beta=1.0):
     """The noise variance that raises the ELBO most when W, V and D of the optimum stay (Table 1's tuning)."""
-    return distortion(eigenvalues, k, sigma2, beta) / len(eigenvalues)
+    return distortion(eigenvalues, k, sigma2, beta) / np.size(eigenvalues)
 
 
 def epsilon_delta_threshold(eigenvalues, sigma2, beta=1.0, delta=0.01):
@@ -120,7 +140,8 @@ def epsilon_delta_threshold(eigenvalues, sigma2, beta=1.0, delta=0.01):
     if delta >= 1:
         raise ValueError(f"delta is {delta}; expected a probability between 0 and 1")
     D = encoder_variances(eigenvalues, sigma2, beta)
-    return ((1 - D) * (chdtri(1, delta) - 1) - np.log(D)) / 2
+    with np.errstate(divide="ignore"):
+        return _finite("epsilon", ((1 - D) * (chdtri(1, delta) - 1) - np.log(D)) / 2)
 
 
 def escape_rate(eigenvalues, sigma2, beta=1.0):
@@ -131,10 +152,9 @@ def escape_rate(eigenvalues, sigma2, beta=1.0):
     exactly when lambda > beta sigma2; `beta` may be 0.
     """
     eigenvalues, sigma2 = _eigenvalues(eigenvalues), positive("sigma2", sigma2)
-    beta = float(finite_array("beta", beta, ()))
-    if beta < 0:
-        raise ValueError(f"beta is {beta}; expected 0 or more")
-    decay_w, decay_v, drive = 1 / sigma2, beta * eigenvalues, eigenvalues / sigma2
-    root = np.hypot(decay_w - decay_v, 2 * drive)
-    # Twice the product of the eigenvalues over the smaller one: the difference root - (w + v) would cancel.
-    return 2 * (drive**2 - decay_w * decay_v) / (root + decay_w + decay_v)
+    beta = non_negative("beta", beta)
+    with np.errstate(over="ignore", invalid="ignore"):
+        decay_w, decay_v, drive = 1 / np.float64(sigma2), beta * eigenvalues, eigenvalues / sigma2
+        root = np.hypot(decay_w - decay_v, 2 * drive)
+        # Twice the product of the eigenvalues over the smaller one: the difference root - (w + v) would cancel.
+        return _finite("the rate", 2 * (drive**2 - decay_w * decay_v) / (root + decay_w + decay_v))
