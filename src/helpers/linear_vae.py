@@ -15,7 +15,7 @@ from helpers._validation import finite_array, instance, integer, non_negative, p
 from helpers.moments import Moments, refuse_below_rounding, svd
 from helpers.ppca import PPCA, refuse_no_residual
 
-PATIENCE = 60  # `fit` stops when this many updates have not raised the objective beyond rounding,
+PATIENCE = 30  # `fit` stops when this many updates have not raised the objective beyond rounding,
 MAX_UPDATES = 20_000  # and gives up after so many
 
 
@@ -80,7 +80,7 @@ class LinearVAE:
         means = self.V @ Q  # (k, rank + 1)
         error = ((Q - self.W @ means) ** 2).sum() + (self.W**2 @ self.D).sum()  # E|x - mu - W z|^2
         kl = ((means**2).sum() + (self.D - 1 - np.log(self.D)).sum()) / 2
-        self._refuse_below_rounding(moments, error / self.sigma2 + 2 * kl)
+        self._refuse_below_rounding(moments, Q, error / self.sigma2 + 2 * kl)
         reconstruction = -(error / self.sigma2 + self.mu.size * np.log(2 * np.pi * self.sigma2)) / 2
         return Terms(float(kl), float(reconstruction))
 
@@ -110,12 +110,12 @@ class LinearVAE:
         """Average log p(x) of the decoder's model (Eq. 5), which the ELBO bounds from below."""
         return PPCA(self.W, self.mu, self.sigma2).log_likelihood(moments)
 
-    def _refuse_below_rounding(self, moments, size):
+    def _refuse_below_rounding(self, moments, Q, size):
         # What rounding of S can hide, passed through the model as Q is in `terms`.
         hidden = np.diag(moments.hidden)
         means = self.V * moments.hidden
         doubt = ((hidden - self.W @ means) ** 2).sum() / self.sigma2 + (means**2).sum()
-        refuse_below_rounding(doubt, size + self.mu.size, self.sigma2)
+        refuse_below_rounding(doubt, size + self.mu.size, self.sigma2, Q)
 
 
 def _deviations(moments, mu):

@@ -263,23 +263,26 @@ def svd(A):
     return U, values, Vt
 
 
-def refuse_below_rounding(doubt, size, sigma2):
-    """Raise ``ValueError`` when what rounding of the covariance hides could be seen in an answer.
+def refuse_below_rounding(doubt, size, sigma2, deviations=0.0):
+    """Raise ``ValueError`` when what rounding hides could be seen in an answer.
 
     Parameters
     ----------
     doubt : float
         What `Moments.hidden` would add to an average of squares over sigma2.
     size : float
-        That average itself.
+        That average itself, and n for the terms beside it.
     sigma2 : float
+    deviations : array_like
+        Those whose squares are averaged, if they were projected: they are rounded to some eps of their length.
     """
+    with np.errstate(over="ignore"):
+        doubt = doubt + ((16 * EPS / np.sqrt(sigma2) * deviations) ** 2).sum()
     if not np.isfinite(size):
         raise ValueError(f"sigma2 is {sigma2:.3g}, and the squares over it exceed float64: rescale the columns")
     if not doubt <= RESOLVED * size:
         raise ValueError(
-            f"sigma2 is {sigma2:.3g}, where rounding of the covariance may be {doubt:.2g} of {size:.2g}: {REMEDY}, or "
-            "take a larger sigma2"
+            f"sigma2 is {sigma2:.3g}, where rounding may be {doubt:.2g} of {size:.2g}: {REMEDY}, or take a larger sigma2"
         )
 
 

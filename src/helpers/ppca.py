@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers._validation import finite_array, instance, integer, positive, refuse_not_finite
+from helpers._validation import finite_array, instance, integer, positive
 from helpers.moments import EPS, LARGEST, REMEDY, RESOLVED, Moments, refuse_below_rounding, svd
 
 STATIONARY = 1e-4  # residual of Eq. 10, in deviations of the model, up to which it counts as stationary
@@ -99,7 +99,7 @@ class PPCA:
         with np.errstate(over="ignore"):  # which is refused
             average = self._mahalanobis(columns).sum()
             doubt = self._mahalanobis(np.diag(moments.hidden)).sum()
-        refuse_below_rounding(doubt, average + self.mu.size, self.sigma2)
+        refuse_below_rounding(doubt, average + self.mu.size, self.sigma2, columns)
         return average
 
     def _log_normaliser(self):
@@ -114,8 +114,10 @@ class PPCA:
     def log_likelihood_samples(self, x):
         """log p(x) of each row of `x` (N, n), in nats, (N,) (Eq. 5)."""
         with np.errstate(over="ignore"):  # which is refused
-            distances = self._mahalanobis(self._deviations(x).T)
-        refuse_not_finite("the squared distance of x from mu over the variances", distances)
+            deviations = self._deviations(x)
+            distances = self._mahalanobis(deviations.T)
+            doubtful = ((deviations**2).sum(axis=1) / (distances + self.mu.size)).argmax()
+        refuse_below_rounding(0.0, distances[doubtful] + self.mu.size, self.sigma2, deviations[doubtful])
         return -(self._log_normaliser() + distances) / 2
 
     def posterior(self, x):
