@@ -34,7 +34,11 @@ def main(path, kills, seed):
     A new process writes at least one checkpoint before it dies, and stops after STRIDE epochs at the latest, so that
     neither a slow machine nor a fast one makes the run end too early.
     """
-    delays, part = random.Random(seed), path.with_name(path.name + ".part")
+    delays = random.Random(seed)
+
+    def in_a_write():
+        return any(path.parent.glob(f".{path.name}.*.part"))
+
     for attempt in range(kills):
         before = written(path)
         child = os.fork()
@@ -47,11 +51,11 @@ def main(path, kills, seed):
             time.sleep(0.001)
         time.sleep(delays.uniform(0, 0.06))
         deadline = time.monotonic() + 1
-        while attempt % 2 and not part.exists() and time.monotonic() < deadline:
+        while attempt % 2 and not in_a_write() and time.monotonic() < deadline:
             pass
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        print(f"signal {os.WTERMSIG(status)}", "in a write" if part.exists() else "")
+        print(f"signal {os.WTERMSIG(status)}", "in a write" if in_a_write() else "")
     run(path)
 
 

@@ -13,6 +13,7 @@ from helpers.train import LinearAnnealing, Member
 
 PATCHES = data.patches(8, 70)
 EPOCHS, BATCH = 3, 4  # 17 steps an epoch, more than the noise is drawn for at a time, and 2 patches left over
+pytestmark = pytest.mark.filterwarnings("ignore:beta of members")  # runs cut short on purpose
 
 
 @pytest.fixture(autouse=True, scope="module")

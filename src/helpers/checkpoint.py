@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,66 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-FORMAT = 1
+from helpers._validation import integer
+
+try:
+    import fcntl
+except ImportError:  # a system without it has no locks here, and the rest works
+    fcntl = None
+
+FORMAT = 2  # 1 had the network as torch prints it, and a beta that is a function by its name alone
+
+
+@contextlib.contextmanager
+def alone(path):
+    """Hold `path` against every other process, and thread, that asks for it; what a killed one left is removed.
+
+    The lock belongs to the open file ``.NAME.lock`` beside it, so that it ends with the process, however that ends.
+
+    Raises
+    ------
+    OSError
+        When another holds it, or nothing can be written there.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(lock)
+    except BlockingIOError as error:
+        raise BlockingIOError(f"{path} is being written by another run; wait for it, or stop it") from error
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
+    try:
+        if fcntl is not None:
+            path.with_name(f"{path.name}.part").unlink(missing_ok=True)  # as format 1 called it
+            for part in path.parent.glob(f"{_part(path)}*.part"):
+                shutil.rmtree(part, ignore_errors=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def _locked(lock):
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is None:
+                return descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):  # whoever held it may have removed it in between
+                if os.stat(lock).st_ino == os.fstat(descriptor).st_ino:
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _part(path):
+    return f".{path.name}."
 
 
 def save(path, run, settings):
@@ -33,50 +94,112 @@ def save(path, run, settings):
         "diverged": run.diverged.tolist(),
     }
     text = json.dumps(state)
-    part = path.with_name(path.name + ".part")
+    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"state": text, "digest": _digest(text, tensors)})
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
+        # A folder, as safetensors writes to a file of a name and a mode of its own before it gives it ours.
+        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=_part(path), suffix=".part"))
+        written = part / "checkpoint"
+        with written.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777  # what the umask leaves
+        save_file(tensors, written, metadata={"state": text, "digest": _digest(text, tensors)})
+        with written.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(written, mode)
+        os.replace(written, path)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise OSError(f"the checkpoint {path} could not be written: {error}") from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def load(path, run, settings):
+def load(path, run, settings, same=lambda name, was, value: was == value):
     """Put the state that `path` holds into `run`, which has just been started with the same settings.
+
+    Parameters
+    ----------
+    path : path
+    run : train.Run
+    settings : dict
+        What JSON can hold.
+    same : callable
+        Of a setting's name, what it is in the file and what is expected: whether these are one run's. If equal, by
+        default.
 
     Raises
     ------
     ValueError
-        When the file is damaged, or was made with other settings; the message says which.
+        When the file cannot be read, is damaged, is of another format, or was made with other settings; the message
+        says which. The run is left as it was.
     """
+    try:
+        Path(path).open("rb").close()  # safetensors calls a file that may not be read one that is not there
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except OSError:
+        pass
     try:
         with safe_open(path, framework="pt") as file:
             text, digest = (file.metadata()[name] for name in ("state", "digest"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         state = json.loads(text)
-        whole = digest == _digest(text, tensors) and state["format"] == FORMAT
+        whole = digest == _digest(text, tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no readable checkpoint: {error}. Remove it to start anew") from error
     if not whole:
         raise ValueError(f"{path} is damaged: its digest or format is not what it says. Remove it to start anew")
+    made = state.get("format") if isinstance(state, dict) else None
+    if type(made) is not int or not 1 <= made <= FORMAT:
+        raise ValueError(f"{path} is of format {made!r:.40}; expected one from 1 to {FORMAT}, which this code reads")
+    if not isinstance(state.get("settings"), dict):
+        raise ValueError(f"{path} is no whole checkpoint: its settings are missing. Remove it to start anew")
     for name, value in settings.items():
-        if json.loads(json.dumps(value)) != state["settings"].get(name):
-            was = state["settings"].get(name)
+        was, value = state["settings"].get(name), json.loads(json.dumps(value))
+        try:
+            fits = same(name, was, value)
+        except (KeyError, TypeError, ValueError):  # of a kind that cannot be compared
+            fits = False
+        if not fits:
             raise ValueError(f"{path} belongs to another run: its {name} is {was!r:.300}; expected {value!r:.300}")
+    try:
+        snapshots = _complete(state, tensors, run)
+    except KeyError as error:
+        raise ValueError(f"{path} is no whole checkpoint: it lacks {error}. Remove it to start anew") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no whole checkpoint: its {error}. Remove it to start anew") from error
     run.epoch, run.seconds, run.stopped = state["epoch"], state["seconds"], state["stopped"]
     run.diverged[:] = state["diverged"]
     for name, tensor in _networks(run):
         tensor.copy_(tensors[name])
     for name in run.history:
         run.history[name] = tensors[f"history/{name}"].numpy()
+    run.snapshots.update(snapshots)
+
+
+def _complete(state, tensors, run):
+    """Refuse what `load` could not use, whoever sealed it; the snapshots, by epoch and name."""
+    epoch, M = integer("epoch", state["epoch"], 0, 2**31), len(run.members)
+    if not isinstance(state["seconds"], (int, float)) or not 0 <= state["seconds"] < float("inf"):
+        raise ValueError(f"seconds is {state['seconds']!r:.80}; expected a number from 0")
+    if not isinstance(state["stopped"], str):
+        raise ValueError(f"stopped is {state['stopped']!r:.80}; expected text")
+    if not isinstance(state["diverged"], list) or len(state["diverged"]) != M:
+        raise ValueError(f"diverged is {state['diverged']!r:.80}; expected an epoch for each of {M} members")
+    for one in state["diverged"]:
+        integer("diverged", one, 0, epoch)
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in _networks(run)}
+    shapes |= {f"history/{name}": (torch.float64, (epoch, M)) for name in run.history}
+    for name, expected in shapes.items():
+        if (found := (tensors[name].dtype, tuple(tensors[name].shape))) != expected:
+            raise ValueError(f"{name} is {found[0]} of shape {found[1]}; expected {expected[0]} of {expected[1]}")
+    snapshots = {}
     for key in sorted(key for key in tensors if key.startswith("snapshot/")):
-        _, epoch, name = key.split("/")
-        run.snapshots.setdefault(int(epoch), {})[name] = tensors[key].numpy()
+        _, after, name = key.split("/")
+        if not after.isdecimal() or not 1 <= int(after) <= epoch or tensors[key].ndim != 2 or len(tensors[key]) != M:
+            raise ValueError(f"{key} has shape {tuple(tensors[key].shape)}; expected ({M}, k), up to epoch {epoch}")
+        snapshots.setdefault(int(after), {})[name] = tensors[key].numpy()
+    return snapshots
 
 
 def _networks(run):

@@ -16,6 +16,7 @@ from helpers.vae import elbo
 CHUNK = 16  # minibatches drawn at a time; part of what a seed means, so the same for every stack and device
 HISTORY = ("elbo", "sse", "kl", "sigma2", "beta")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+FUSED = ("cpu", "cuda", "mps", "xpu")  # where torch's Adam does a step in one go
 
 
 def scaled(x):
@@ -26,6 +27,62 @@ def scaled(x):
 def rows_at_a_time(n):
     """Samples of n numbers that an evaluation takes at a time: 2000, or what 8 MB hold where they are large."""
     return max(1, min(2000, 2**21 // n))
+
+
+def has_float64(device):
+    """Whether numbers of float64 can lie on a device: Apple's have none."""
+    if device.type in ("cpu", "cuda"):
+        return True
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def wide(tensor):
+    """A tensor in float64, where it lies or else on the host."""
+    return tensor.double() if has_float64(tensor.device) else tensor.cpu().double()
+
+
+def measurable(mean, logvar):
+    """Whether encoder outputs are finite, and so are in float64 the variances, their inverses and all sums of them."""
+    return bool(mean.isfinite().all() and (logvar.abs() < 500).all())
+
+
+def at_step(beta, epoch, step):
+    """A member's weight of the KL term in a step, counted within the epoch: of its number, or of its table."""
+    return beta if isinstance(beta, float) else beta[epoch, step]
+
+
+class Sums:
+    """Running sums of float32 tensors of one shape, to more digits: in float64, or where there is none in two parts.
+
+    The second part holds what the first loses to rounding at each addition, which is exactly a float32 number again
+    (Knuth's two-sum), so that together they lose no more than the rounding of these small parts among themselves.
+    """
+
+    def __init__(self, *shape, device):
+        self.float64 = has_float64(device)
+        self.first = torch.zeros(shape, dtype=torch.float64 if self.float64 else torch.float32, device=device)
+        self.rest = None if self.float64 else torch.zeros(shape, device=device)
+
+    def zero_(self):
+        for part in (self.first, self.rest)[: 1 if self.float64 else 2]:
+            part.zero_()
+
+    def add_(self, values):
+        if self.float64:
+            self.first += values
+            return
+        total = self.first + values
+        share = total - self.first
+        self.rest += (self.first - (total - share)) + (values - share)
+        self.first.copy_(total)
+
+    def total(self):
+        """In float64, where it lies or else on the host."""
+        return self.first if self.float64 else wide(self.first) + wide(self.rest)
 
 
 class Lockstep:
@@ -42,7 +99,7 @@ class Lockstep:
         self.index = torch.zeros(M, batch_size, dtype=torch.int64, device=self.device)
         self.noise = torch.zeros(M, batch_size, self.k, device=self.device)
         self.beta = torch.zeros(M, device=self.device)
-        self.totals = torch.zeros(3, M, dtype=torch.float64, device=self.device)
+        self.totals = Sums(3, M, device=self.device)
         self.graph, self.warm_up = None, 3
         self.last_finite = {name: p.detach().clone() for name, p in run.stack.parameters.items()}
         self._make_optimizer()
@@ -56,7 +113,9 @@ class Lockstep:
         for m, member in enumerate(self.run.members):
             groups.setdefault(member.learning_rate, []).extend(views[m] for views in self.views)
         groups = [{"params": views, "lr": rate} for rate, views in groups.items()]
-        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=self.device.type == "cuda")
+        self.optimizer = torch.optim.Adam(
+            groups, fused=self.device.type in FUSED, capturable=self.device.type == "cuda"
+        )
         for name, views in zip(self.run.stack.parameters, self.views, strict=True):
             for view, *averages in zip(views, *(average[name].unbind() for average in self.run.adam), strict=True):
                 step = torch.tensor(float(self.run.epoch * self.steps), device=self.device)
@@ -75,7 +134,7 @@ class Lockstep:
                 chunk = range(first, min(first + CHUNK, self.steps))
                 shape = (len(chunk), size, self.k)
                 noise = [torch.randn(shape, generator=g, device=self.device) for g in generators]
-                beta = [[member.beta_at(run.epoch + step / self.steps) for member in members] for step in chunk]
+                beta = [[at_step(beta, run.epoch, step) for beta in run.betas] for step in chunk]
                 beta = torch.tensor(beta, dtype=torch.float32).to(self.device)
                 for i, step in enumerate(chunk):
                     self.index.copy_(order[:, step])
@@ -108,7 +167,7 @@ class Lockstep:
                 view.grad = part
         self.optimizer.step()
         with torch.no_grad():
-            self.totals += torch.stack([elbo(squared_error, kl, log_sigma2, self.n), squared_error, kl])
+            self.totals.add_(torch.stack([elbo(squared_error, kl, log_sigma2, self.n), squared_error, kl]))
 
     def _replay(self):
         """A step on a GPU: the first few as they are, then recorded as a CUDA graph, then replayed from it."""
@@ -131,10 +190,10 @@ class Lockstep:
         """The epoch's averages go into the history; closed-form sigma2 is set; diverged members are put back."""
         run, parameters = self.run, self.run.stack.parameters
         run.epoch += 1
-        averages = self.totals / self.steps
+        averages = self.totals.total() / self.steps
         rule = [member.sigma2_rule == "closed form" for member in run.members]
-        parameters["log_sigma2"][rule] = (averages[1, rule] / self.n).log().float()
-        finite = torch.isfinite(averages).all(0)
+        parameters["log_sigma2"][rule] = (averages[1, rule] / self.n).log().float().to(self.device)
+        finite = torch.isfinite(averages).all(0).to(self.device)
         for tensors in (parameters, *run.adam):  # an average at infinity holds its parameter still for ever
             for p in tensors.values():
                 finite &= torch.isfinite(p.reshape(len(run.members), -1).sum(1))
@@ -147,8 +206,8 @@ class Lockstep:
             for average in run.adam:
                 average[name][bad] = 0
         row = dict(zip(("elbo", "sse", "kl"), averages.cpu().numpy(), strict=True))
-        row["sigma2"] = parameters["log_sigma2"].double().exp().cpu().numpy()
-        row["beta"] = self.beta.double().cpu().numpy()
+        row["sigma2"] = wide(parameters["log_sigma2"]).exp().cpu().numpy()
+        row["beta"] = wide(self.beta).cpu().numpy()
         for name, values in row.items():
             run.history[name] = np.vstack([run.history[name], np.where(bad, np.nan, values)])
 

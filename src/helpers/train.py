@@ -9,10 +9,13 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import numbers
+import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,18 +25,32 @@ import torch
 from tqdm import tqdm
 
 from helpers import checkpoint, collapse
-from helpers._validation import finite_array, integer, positive
-from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, rows_at_a_time, scaled
-from helpers.vae import Stack
+from helpers._validation import (
+    brief,
+    finite_array,
+    instance,
+    integer,
+    non_negative,
+    plain_array,
+    positive,
+    refuse_not_finite,
+)
+from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, at_step, measurable, rows_at_a_time, scaled
+from helpers.vae import Stack, architecture, same_architecture
 
 RULES = ("fixed", "adam", "closed form")
+MOST_STEPS = 2**26  # of a run whose beta changes: it is read at each before the first
 
 
 @dataclass(frozen=True)
 class LinearAnnealing:
-    """beta rising from 0 at the first step to 1 after `epochs` epochs, a little at each step."""
+    """beta rising from 0 at the first step to 1 after `epochs` epochs, a little at each step; `epochs` above 0."""
 
     epochs: float
+
+    def __post_init__(self):
+        epochs = positive("epochs", self.epochs)  # a plain number of its kind, which its text shows
+        object.__setattr__(self, "epochs", int(epochs) if isinstance(self.epochs, numbers.Integral) else epochs)
 
     def __call__(self, elapsed):
         return min(1.0, elapsed / self.epochs)
@@ -54,7 +71,9 @@ class Member:
     sigma2_rule : {"fixed", "adam", "closed form"}
         Kept; a parameter like the others; or set to SSE / n, its best value, after each epoch.
     beta : float or callable
-        Weight of the KL term, or its schedule: a function of the epochs elapsed, fractions included.
+        Weight of the KL term, or its schedule: a function of the epochs elapsed, fractions included. It is read at
+        every step before the training begins. A frozen dataclass of numbers says what it is; what any other function
+        is, its values say.
     """
 
     seed: int = 0
@@ -69,8 +88,10 @@ class Member:
             "learning_rate": positive("learning_rate", self.learning_rate),
             "sigma2": positive("sigma2", self.sigma2),
         }
-        if self.sigma2_rule not in RULES:
-            raise ValueError(f"sigma2_rule is {self.sigma2_rule!r}; expected one of {RULES}")
+        if not isinstance(self.sigma2_rule, str) or self.sigma2_rule not in RULES:
+            raise ValueError(f"sigma2_rule is {brief(self.sigma2_rule)}; expected one of {RULES}")
+        if isinstance(self.beta, type):
+            raise ValueError(f"beta is the class {self.beta.__name__}; expected a number or a function")
         if not callable(self.beta):
             checked["beta"] = float(finite_array("beta", self.beta, ()))
             if checked["beta"] < 0:
@@ -82,12 +103,67 @@ class Member:
         """The weight of the KL term after `elapsed` epochs."""
         return self.beta(elapsed) if callable(self.beta) else self.beta
 
-    def describe(self):
-        """The settings as text, the same in every process; a bare function stands there under its name."""
+    def describe(self, values=None):
+        """The settings as plain values, the same in every process; beta as text.
+
+        A schedule that does not say what it is stands there under its name, and with a digest of `values`, (epochs,
+        steps), where these are given: what it was at every step.
+        """
         beta = self.beta
-        if callable(beta) and not dataclasses.is_dataclass(beta):
+        if callable(beta) and not _says_itself(beta):
             beta = getattr(beta, "__qualname__", type(beta).__qualname__)
+            if values is not None:
+                beta = f"{beta}, sha256 {_digest(values)[:16]} of {len(values)} epochs"
         return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "beta": str(beta)}
+
+
+def _says_itself(beta):
+    """Whether a schedule is a frozen dataclass of numbers, whose text is all of it."""
+    parameters = getattr(type(beta), "__dataclass_params__", None)
+    return (
+        parameters is not None
+        and parameters.frozen
+        and parameters.repr
+        and all(f.repr and type(getattr(beta, f.name)) in (int, float) for f in dataclasses.fields(beta))
+    )
+
+
+def _digest(values):
+    return hashlib.sha256(np.ascontiguousarray(values, "<f4")).hexdigest()
+
+
+def _values(member, m, epochs, steps):
+    """beta as `lockstep.at_step` reads it: a float, or at every step (epochs, steps); all checked."""
+    if not callable(member.beta):
+        values = member.beta
+    elif epochs * steps > MOST_STEPS:
+        raise ValueError(
+            f"epochs is {epochs}, of {steps} steps; expected at most {MOST_STEPS} steps where beta changes"
+        )
+    else:
+        values = np.empty((epochs, steps))
+        for epoch in range(epochs):
+            for step in range(steps):
+                value = member.beta_at(epoch + step / steps)
+                if not isinstance(value, (float, np.floating)):
+                    value = finite_array(f"beta of members[{m}] in epoch {epoch + 1}", value, ())
+                values[epoch, step] = value
+    with np.errstate(over="ignore"):
+        bad = np.argwhere(~((values >= 0) & np.isfinite(np.float32(values))))
+    if len(bad):
+        epoch, step = bad[0] if np.ndim(values) else (0, 0)
+        value, at = at_step(values, epoch, step), f" in epoch {epoch + 1}" if np.ndim(values) else ""
+        raise ValueError(f"beta of members[{m}] is {value}{at}; expected a finite number from 0, in float32")
+    return values
+
+
+def warn_of_long_schedules(members, epochs):
+    """Warn of members whose beta says after how many epochs it has come to its end, where the run is shorter."""
+    for m, member in enumerate(members):
+        wanted = getattr(member.beta, "epochs", None)
+        if callable(member.beta) and isinstance(wanted, (int, float)) and wanted > epochs:
+            message = f"beta of members[{m}] comes to its end after {wanted:g} epochs; the run has {epochs}"
+            warnings.warn(message, stacklevel=3)
 
 
 @dataclass
@@ -112,6 +188,8 @@ class Run:
         Time spent, over all resumptions.
     stopped : str
         "" when all epochs are done, else why not: "budget" or "interrupt".
+    betas : list of float or (epochs, steps) ndarray
+        Each member's weight of the KL term, at every step where it changes.
     """
 
     members: list
@@ -123,6 +201,7 @@ class Run:
     snapshots: dict = field(default_factory=dict)
     seconds: float = 0.0
     stopped: str = ""
+    betas: list = field(default_factory=list)  # of every member, a float or its value at every step (epochs, steps)
 
 
 def train(
@@ -146,7 +225,7 @@ def train(
     build : callable
         Makes one VAE; the member's seed decides its weights, the member's sigma2 replaces its own.
     x : (N, ...) ndarray
-        uint8, used as x / 255, or float32, used as it is.
+        uint8, used as x / 255, or float32, used as it is. A tensor or a data frame of these is taken too.
     members : list of Member
     epochs : int
         In all, those of a resumed checkpoint included.
@@ -155,13 +234,16 @@ def train(
     snapshots : iterable of int
         Epochs, counted from 1, after which the statistics of every unit are taken.
     device : str or torch.device
+        Any that torch knows and finds here.
     precision : {"float32", "tf32", "bfloat16"}
-        Of the matrix products. Parameters, sums and Adam are float32 in all three.
+        Of the matrix products. Parameters and Adam are float32 in all three, and an epoch's sums have more digits.
     path : path, optional
         Of the checkpoint: written at the end of an epoch once `checkpoint_seconds` have passed since the last,
-        and when the run ends or stops. Where it exists, the run resumes from it.
+        and when the run ends or stops. Where it exists, the run resumes from it. It is locked meanwhile.
+    checkpoint_seconds : float
+        From 0.
     budget : float, optional
-        Seconds. The run stops before an epoch that would likely pass it.
+        Seconds, from 0. The run stops before an epoch that would likely pass it, but not before its first.
 
     Returns
     -------
@@ -170,29 +252,45 @@ def train(
     Raises
     ------
     ValueError
-        When an argument is bad, or the checkpoint is damaged or belongs to another run.
+        When an argument is bad, the network does not fit x, or the checkpoint is damaged or belongs to another run.
+    OSError
+        When the checkpoint cannot be written, or another run holds it.
+
+    Notes
+    -----
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the run after the epoch, with a checkpoint; the next one stops it at once.
     """
     began = time.monotonic()
-    snapshots = list(snapshots)
-    x, device = _checked(x, members, epochs, batch_size, snapshots, device, precision, budget)
+    x, snapshots, device = _checked(
+        x, members, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget
+    )
+    members, steps = list(members), len(x) // batch_size
+    betas = [_values(member, m, epochs, steps) for m, member in enumerate(members)]
+    warn_of_long_schedules(members, epochs)
     run = _start(build, members, device)
+    run.betas = betas
+    _refuse_misfit(run.stack, torch.tensor(x[:2]))
     settings = {
         "members": [member.describe() for member in members],
-        "network": str(run.stack.module),
+        "beta": [_identity(values) for values in betas],
+        "network": architecture(run.stack.module),
         "parameters": {name: list(p.shape) for name, p in run.stack.parameters.items()},
         "data": hashlib.sha256(x).hexdigest(),
         "batch_size": int(batch_size),
         "precision": precision,
     }
-    if path is not None and Path(path).exists():
-        checkpoint.load(path, run, settings)
-        run.stopped = ""
-    data = torch.tensor(x, device=device)
-    lockstep = Lockstep(run, data, batch_size, precision)
-    before, saved, longest = run.seconds, began, 0.0
-    per_epoch = lockstep.steps * batch_size * len(members)
-    bar = tqdm(total=epochs * per_epoch, initial=run.epoch * per_epoch, unit="sample", unit_scale=True, delay=2)
-    with bar, _interrupts() as interrupted:
+    with contextlib.ExitStack() as held:
+        if path is not None:
+            held.enter_context(checkpoint.alone(path))
+            if Path(path).exists():
+                _resume(path, run, settings, epochs, snapshots)
+        data = torch.tensor(x, device=device)
+        lockstep = Lockstep(run, data, batch_size, precision)
+        before, saved, longest = run.seconds, began, 0.0
+        per_epoch = steps * batch_size * len(members)
+        bar = tqdm(total=epochs * per_epoch, initial=run.epoch * per_epoch, unit="sample", unit_scale=True, delay=2)
+        held.enter_context(bar)
+        interrupted = held.enter_context(_interrupts())
         while run.epoch < epochs and not run.stopped:
             start = time.monotonic()
             lockstep.epoch(bar)
@@ -209,29 +307,133 @@ def train(
     return run
 
 
-def _checked(x, members, epochs, batch_size, snapshots, device, precision, budget):
-    if not isinstance(x, np.ndarray) or x.dtype not in (np.uint8, np.float32) or x.ndim < 2 or not x.size:
-        got = f"{x.dtype} array of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"x is {got}; expected a uint8 or float32 array (N, ...)")
-    if x.dtype == np.float32 and not np.isfinite(x).all():
-        raise ValueError("x contains NaN or infinity; expected finite numbers")
-    if not members or not all(isinstance(member, Member) for member in members):
-        raise ValueError(f"members is {members!r:.80}; expected a list of at least one Member")
+def _identity(values):
+    """What a checkpoint knows a schedule by: its values over all epochs it was made for. None for a number."""
+    return None if isinstance(values, float) else {"epochs": len(values), "sha256": _digest(values)}
+
+
+def _resume(path, run, settings, epochs, snapshots):
+    """Take over what the checkpoint holds, or raise ``ValueError`` where it is another run's."""
+
+    def same(name, was, value):
+        if name == "network":  # format 1 has torch's text of it
+            return same_architecture(was, value) or was == str(run.stack.module)
+        if name == "beta":  # format 1 has none, and is judged by its history, below
+            return was is None or all(map(same_beta, was, value, range(len(run.members))))
+        return was == value
+
+    def same_beta(was, value, m):
+        if was is None or value is None or was["epochs"] == value["epochs"]:
+            return was == value
+        values = run.betas[m][: was["epochs"]]  # the run may have been longer then, or shorter
+        if len(values) < was["epochs"]:
+            values = _values(run.members[m], m, was["epochs"], values.shape[1])
+        return was["sha256"] == _digest(values)
+
+    def refuse(what, was, expected):
+        raise ValueError(f"{path} belongs to another run: its {what} is {was}; expected {expected}")
+
+    checkpoint.load(path, run, settings, same)
+    run.stopped = ""
+    if run.epoch > epochs:
+        refuse("epochs", run.epoch, f"at most {epochs}")
+    if sorted(run.snapshots) != (expected := sorted(epoch for epoch in set(snapshots) if epoch <= run.epoch)):
+        refuse("snapshots", sorted(run.snapshots), expected)
+    for epoch, found in run.snapshots.items():
+        if found.keys() != set(collapse.UnitStatistics._fields):
+            refuse(f"snapshot after epoch {epoch}", sorted(found), sorted(collapse.UnitStatistics._fields))
+    for m, values in enumerate(run.betas):
+        for epoch, was in enumerate(run.history["beta"][:, m]):
+            expected = float(np.float32(at_step(values, epoch, -1)))
+            if np.isfinite(was) and was != expected:
+                refuse(f"beta of members[{m}] in epoch {epoch + 1}", was, expected)
+
+
+def _checked(x, members, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget):
+    """x as a plain array, the epochs of the snapshots and the device; ``ValueError`` where an argument is bad."""
+    expected = "a uint8 or float32 array (N, ...)"
+    if isinstance(x, (list, tuple, str, bytes, dict)) or x is None:
+        raise ValueError(f"x is {type(x).__name__}; expected {expected}")
+    x = plain_array("x", x, expected)
+    if x.dtype not in (np.uint8, np.float32) or x.ndim < 2 or not x.size:
+        remedy = ": uint8 holds 0 to 255 and is used as x / 255, float32 as it is; take .astype of the one you mean"
+        remedy = "" if x.dtype in (np.uint8, np.float32) else remedy
+        raise ValueError(f"x is {x.dtype} array of shape {x.shape}; expected {expected}{remedy}")
+    if x.dtype == np.float32:
+        refuse_not_finite("x", x)
+        if (largest := float(np.abs(x).max())) ** 2 * x[0].size > np.finfo(np.float32).max:
+            raise ValueError(f"x has entries up to {largest:.3g}, whose squares float32 cannot hold: rescale it")
+    if not isinstance(members, (list, tuple)) or not members or not all(isinstance(one, Member) for one in members):
+        raise ValueError(f"members is {brief(members)}; expected a list of at least one Member")
     integer("epochs", epochs, 1, 2**31)
     integer("batch_size", batch_size, 1, len(x))
-    for epoch in snapshots:
-        integer("snapshots", epoch, 1, epochs)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
-    if budget is not None:
-        finite_array("budget", budget, ())
     try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {device!r}; expected 'cpu' or 'cuda'") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {str(device)!r}, but torch finds no GPU here; expected 'cpu'")
-    return np.ascontiguousarray(x), device
+        snapshots = list(snapshots)
+    except TypeError as error:
+        raise ValueError(f"snapshots is {brief(snapshots)}; expected a list of epochs") from error
+    snapshots = [integer("snapshots", epoch, 1, epochs) for epoch in snapshots]
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ValueError(f"precision is {brief(precision)}; expected one of {PRECISIONS}")
+    if path is not None:
+        instance("path", path, (str, os.PathLike))
+    non_negative("checkpoint_seconds", checkpoint_seconds)
+    if budget is not None:
+        non_negative("budget", budget)
+    return np.ascontiguousarray(x), snapshots, _device(device)
+
+
+def _device(device):
+    """The device by its name, or ``ValueError`` with those there are."""
+    try:
+        found = torch.device(instance("device", device, (str, torch.device)))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"device is {brief(device)}; expected 'cpu' or 'cuda', or another that torch knows") from error
+    count = 1 if found.type == "cpu" else _count(found.type)
+    if (found.index or 0) >= count:
+        there = ["cpu", *(f"{kind}:{i}" for kind in ("cuda", "mps", "xpu") for i in range(_count(kind)))]
+        kind = "GPU" if found.type == "cuda" else found.type if found.type != "cpu" else "second CPU"
+        expected = " or ".join(map(repr, there))
+        raise ValueError(f"device is {str(found)!r}, but torch finds no {kind} here; expected {expected}")
+    return torch.device("cpu") if found.type == "cpu" else found
+
+
+def _count(kind):
+    """How many devices of a kind torch finds here."""
+    module = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
+    available = getattr(module, "is_available", None)
+    return getattr(torch, kind).device_count() if available is not None and available() else 0
+
+
+@torch.no_grad()
+def _refuse_misfit(stack, x):
+    """Raise ``ValueError`` unless the networks make of two samples, on the host, what those of a VAE do."""
+    x, M = scaled(x), len(stack)
+    if types := sorted({str(p.dtype) for p in stack.parameters.values()} - {"torch.float32"}):
+        raise ValueError(f"build makes parameters of {types[0]}; expected torch.float32")
+    stack = Stack([stack.member(m).to("cpu") for m in range(M)])
+    model = stack.member(0)
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        try:
+            mean, logvar = model.encode(x)
+            if mean.ndim != 2 or len(mean) != len(x) or logvar.shape != mean.shape:
+                shapes = f"{tuple(mean.shape)} and {tuple(logvar.shape)}"
+                raise ValueError(f"encode gives shapes {shapes} for x {tuple(x.shape)}; expected (B, k) twice")
+            noise = torch.zeros_like(mean)
+            output = model.decode(noise)
+            if output.shape != x.shape:
+                shapes = f"{tuple(output.shape)}; expected x's, {tuple(x.shape)}"
+                raise ValueError(f"the decoder's output has shape {shapes}")
+            for term in model(x, noise):
+                if tuple(term.shape) != (len(x),):
+                    raise ValueError(f"forward gives a term of shape {tuple(term.shape)}; expected ({len(x)},)")
+            if torch.equal(torch.get_rng_state(), before):
+                stack(x.expand(M, *x.shape), noise.expand(M, *noise.shape))
+        except (RuntimeError, TypeError, AttributeError, LookupError) as error:
+            message = f"build makes a network that does not fit x, of shape {tuple(x.shape[1:])} a sample: {error}"
+            raise ValueError(message) from error
+        if not torch.equal(torch.get_rng_state(), before):
+            raise ValueError("build makes a network that draws random numbers; expected a function of its input alone")
 
 
 def _start(build, members, device):
@@ -240,11 +442,14 @@ def _start(build, members, device):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(member.seed)
             modules.append(build())
+        if not isinstance(getattr(modules[-1], "log_sigma2", None), torch.nn.Parameter):
+            raise ValueError(f"build makes {brief(modules[-1])}; expected a VAE")
         with torch.no_grad():
             modules[-1].log_sigma2.fill_(math.log(member.sigma2))
     stack, M = Stack(modules, device), len(members)
     adam = tuple({name: torch.zeros_like(p) for name, p in stack.parameters.items()} for _ in range(2))
-    return Run(members, stack, adam, {name: np.empty((0, M)) for name in HISTORY}, np.zeros(M, np.int64))
+    betas = [member.beta for member in members]
+    return Run(members, stack, adam, {name: np.empty((0, M)) for name in HISTORY}, np.zeros(M, np.int64), betas=betas)
 
 
 @torch.no_grad()
@@ -255,9 +460,9 @@ def unit_statistics(stack, data):
         encode = stack.member(m).encode
         outputs = [encode(scaled(batch)) for batch in data.split(rows_at_a_time(data[0].numel()))]
         mean, logvar = (torch.cat(part) for part in zip(*outputs, strict=True))
-        try:
+        if measurable(mean, logvar):
             rows.append(collapse.unit_statistics(mean, logvar)._asdict())
-        except ValueError:  # after a learning rate far too large; the other members are not to suffer for it
+        else:  # after a learning rate far too large; the other members are not to suffer for it
             nan = np.full(mean.shape[1], np.nan)
             rows.append(dict.fromkeys(collapse.UnitStatistics._fields, nan))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -265,19 +470,27 @@ def unit_statistics(stack, data):
 
 @contextlib.contextmanager
 def _interrupts():
-    """An event that the first SIGINT sets; a second one interrupts at once, as ever."""
-    asked = threading.Event()
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets; the next one does at once what it ever did."""
+    asked, before = threading.Event(), {}
     if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
         yield asked
         return
 
+    def give_back():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     def ask(number, frame):
-        signal.signal(signal.SIGINT, before)
+        give_back()
         asked.set()
         tqdm.write("Stopping after this epoch; interrupt again to stop at once.", file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, ask)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # not every system has them all
+        # What is ignored stays so, as under nohup; None is a handler that is not Python's.
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, ask)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        give_back()

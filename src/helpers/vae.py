@@ -12,7 +12,24 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from helpers._validation import integer, positive
+from helpers._validation import brief, instance, integer, non_negative, positive
+
+# Layers whose output is no function of their input alone.
+DRAWS = (nn.modules.dropout._DropoutNd, nn.RReLU)
+REMEMBERS = (nn.modules.batchnorm._BatchNorm,)
+
+
+def _tensor(name, value, ndim=None):
+    """Return `value`, or raise ``ValueError`` unless it is a dense tensor of real floating-point numbers."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name} is {type(value).__name__}, {brief(value)}; expected a tensor")
+    if value.layout != torch.strided:
+        raise ValueError(f"{name} is sparse; expected a dense tensor: densify it with to_dense()")
+    if not value.is_floating_point():
+        raise ValueError(f"{name} is {value.dtype}; expected floating point, such as .float() of it")
+    if ndim is not None and value.ndim != ndim:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {ndim} dimensions")
+    return value
 
 
 class VAE(nn.Module):
@@ -30,16 +47,22 @@ class VAE(nn.Module):
 
     def __init__(self, encoder, decoder, sigma2=1.0):
         super().__init__()
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder = instance("encoder", encoder, nn.Module)
+        self.decoder = instance("decoder", decoder, nn.Module)
         self.log_sigma2 = nn.Parameter(torch.tensor(math.log(positive("sigma2", sigma2))))
 
     def encode(self, x):
         """Mean and log variance of q(z | x), (B, k) each, in the type of x even where products are bfloat16."""
-        return self.encoder(x).to(x.dtype).chunk(2, dim=-1)
+        output = _tensor("the encoder's output", self.encoder(_tensor("x", x)))
+        if output.ndim != 2 or output.shape[1] % 2 or not output.shape[1]:
+            raise ValueError(
+                f"the encoder's output has shape {tuple(output.shape)}; expected (B, 2k), k means and k log variances"
+            )
+        return output.to(x.dtype).chunk(2, dim=-1)
 
     def decode(self, z):
         """Mean of p(x | z), of x's shape and in the type of z."""
-        return self.decoder(z).to(z.dtype)
+        return _tensor("the decoder's output", self.decoder(_tensor("z", z))).to(z.dtype)
 
     def forward(self, x, noise):
         """The two terms of Eq. 4 that depend on the data, each (B,).
@@ -54,16 +77,48 @@ class VAE(nn.Module):
         -------
         squared_error, kl : (B,) tensors
             |x - decode(z)|^2, and KL(q(z | x) || p(z)) in nats.
+
+        Raises
+        ------
+        ValueError
+            When x or the noise is no floating-point tensor, or a shape is not what it has to be: broadcast, a decoder
+            of another shape than x would train on a wrong loss.
         """
         mean, logvar = self.encode(x)
+        if _tensor("noise", noise).shape != mean.shape:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; expected that of the means, {tuple(mean.shape)}")
         z = mean + torch.exp(logvar / 2) * noise
-        squared_error = nn.functional.mse_loss(self.decode(z), x, reduction="none").flatten(1).sum(1)
+        output = self.decode(z)
+        if output.shape != x.shape:
+            raise ValueError(f"the decoder's output has shape {tuple(output.shape)}; expected x's, {tuple(x.shape)}")
+        squared_error = nn.functional.mse_loss(output, x, reduction="none").flatten(1).sum(1)
         kl = (mean.square() + torch.expm1(logvar) - logvar).sum(1) / 2
         return squared_error, kl
 
 
 def elbo(squared_error, kl, log_sigma2, n, beta=1.0):
-    """Eq. 4 from its terms, tensors that broadcast, in nats; `beta` weighs the KL term."""
+    """Eq. 4 from its terms, tensors that broadcast, in nats; `beta` weighs the KL term.
+
+    Parameters
+    ----------
+    squared_error, kl, log_sigma2 : tensors
+        Of floating-point numbers; their values are not looked at.
+    n : int
+        Observed dimensions.
+    beta : float or tensor
+    """
+    terms = {"squared_error": squared_error, "kl": kl, "log_sigma2": log_sigma2}
+    integer("n", n, 1, 2**63 - 1)
+    if isinstance(beta, torch.Tensor):
+        terms["beta"] = beta
+    elif type(beta) is not float or not 0 <= beta < math.inf:
+        beta = non_negative("beta", beta)
+    shapes = [_tensor(name, term).shape for name, term in terms.items()]
+    try:
+        torch.broadcast_shapes(*shapes)
+    except RuntimeError as error:
+        shown = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(terms, shapes, strict=True))
+        raise ValueError(f"squared_error and the other terms have shapes that do not broadcast: {shown}") from error
     return -(n * (math.log(2 * math.pi) + log_sigma2) + squared_error * torch.exp(-log_sigma2)) / 2 - beta * kl
 
 
@@ -82,13 +137,24 @@ def mlp(n=784, hidden=(1024, 512), k=200, activation=nn.ReLU, sigma2=1.0):
         Initial noise variance.
     """
     n, k = integer("n", n, 1, 2**31), integer("k", k, 1, 2**31)
-    hidden = [integer("hidden", width, 1, 2**31) for width in hidden]
+    hidden = _widths("hidden", hidden)
 
     def network(*widths):
-        layers = [(nn.Linear(a, b), activation()) for a, b in itertools.pairwise(widths)]
+        layers = [(nn.Linear(a, b), _made(activation)) for a, b in itertools.pairwise(widths)]
         return nn.Sequential(*itertools.chain(*layers))[:-1]
 
     return VAE(network(n, *hidden, 2 * k), network(k, *reversed(hidden), n), sigma2)
+
+
+def _widths(name, widths):
+    return [integer(name, width, 1, 2**31) for width in instance(name, widths, (tuple, list))]
+
+
+def _made(activation):
+    """A layer of the nonlinearity; a layer itself stands for none, as two places would share it."""
+    if isinstance(activation, nn.Module) or not callable(activation):
+        raise ValueError(f"activation is {brief(activation)}; expected what makes a layer, such as the class nn.ReLU")
+    return instance("activation's result", activation(), nn.Module)
 
 
 class Permute(nn.Module):
@@ -96,9 +162,13 @@ class Permute(nn.Module):
 
     def __init__(self, *order):
         super().__init__()
+        if sorted(integer("order", axis, 0, len(order) - 1) for axis in order) != list(range(len(order))):
+            raise ValueError(f"order is {order}; expected each of 0 to {len(order) - 1} once")
         self.order = order
 
     def forward(self, x):
+        if x.ndim != len(self.order):
+            raise ValueError(f"what is permuted has shape {tuple(x.shape)}; expected {len(self.order)} dimensions")
         return x.permute(self.order)
 
     def extra_repr(self):
@@ -124,20 +194,30 @@ def conv(size=64, channels=(3, 32, 32, 64, 64), dense=256, k=500, activation=nn.
         As in `mlp`.
     """
     k, dense = integer("k", k, 1, 2**31), integer("dense", dense, 1, 2**31)
-    channels = [integer("channels", c, 1, 2**31) for c in channels]
+    channels = _widths("channels", channels)
+    if len(channels) < 2:
+        raise ValueError(
+            f"size is {brief(size)} and channels {tuple(channels)}; expected an image's channels, then those of at "
+            "least one convolution, each of which halves the size"
+        )
     side, rest = divmod(integer("size", size, 1, 2**31), 2 ** (len(channels) - 1))
-    if rest or len(channels) < 2:
+    if rest:
         raise ValueError(
             f"size is {size} and channels {tuple(channels)}; expected an image's channels, then those of at least one "
             "convolution, each of which halves the size"
         )
     flat = side * side * channels[-1]
     settings = {"kernel_size": 4, "stride": 2, "padding": 1}
-    down = [(nn.Conv2d(a, b, **settings), activation()) for a, b in itertools.pairwise(channels)]
-    up = [(activation(), nn.ConvTranspose2d(a, b, **settings)) for a, b in itertools.pairwise(channels[::-1])]
+    down = [(nn.Conv2d(a, b, **settings), _made(activation)) for a, b in itertools.pairwise(channels)]
+    up = [(_made(activation), nn.ConvTranspose2d(a, b, **settings)) for a, b in itertools.pairwise(channels[::-1])]
     first, last = Permute(0, 3, 1, 2), Permute(0, 2, 3, 1)
-    encoder = (first, *itertools.chain(*down), last, nn.Flatten(), nn.Linear(flat, dense), activation())
-    decoder = (nn.Linear(k, dense), activation(), nn.Linear(dense, flat), nn.Unflatten(1, (side, side, channels[-1])))
+    encoder = (first, *itertools.chain(*down), last, nn.Flatten(), nn.Linear(flat, dense), _made(activation))
+    decoder = (
+        nn.Linear(k, dense),
+        _made(activation),
+        nn.Linear(dense, flat),
+        nn.Unflatten(1, (side, side, channels[-1])),
+    )
     return VAE(
         nn.Sequential(*encoder, nn.Linear(dense, 2 * k)),
         nn.Sequential(*decoder, first, *itertools.chain(*up), last),
@@ -154,7 +234,9 @@ class Stack:
     Parameters
     ----------
     members : list of nn.Module
-        M modules with the same parameters' names and shapes, without buffers. They are copied.
+        M modules of one architecture, each with a parameter `log_sigma2`. They are copied. What their layers return
+        must be a function of the input alone: none may draw, as dropout does, or keep something, as batch
+        normalisation does.
     device : torch.device or str
 
     Attributes
@@ -165,9 +247,8 @@ class Stack:
     """
 
     def __init__(self, members, device="cpu"):
-        parameters, buffers = stack_module_state(members)
-        if buffers:
-            raise ValueError(f"members have the buffers {sorted(buffers)}; expected none")
+        _refuse_unlike(members)
+        parameters, _ = stack_module_state(list(members))
         self.module = copy.deepcopy(members[0]).to("meta")
         self.parameters = {
             name: self._turned(p.detach()).contiguous().to(device).requires_grad_() for name, p in parameters.items()
@@ -194,7 +275,8 @@ class Stack:
         return tuple(map(torch.stack, zip(*outputs, strict=True)))
 
     def member(self, m):
-        """Member m as an ordinary module of its own, a copy."""
+        """Member m as an ordinary module of its own, a copy; a negative m counts from the end."""
+        m = integer("m", m, -len(self), len(self) - 1)
         module = copy.deepcopy(self.module)
         state = {
             name: self._turned(p.detach())[m].clone(memory_format=torch.contiguous_format)
@@ -202,3 +284,69 @@ class Stack:
         }
         module.load_state_dict(state, assign=True)
         return module
+
+
+def architecture(module):
+    """What a module is made of, as plain values: of every layer its name, its class and its constants.
+
+    Unlike torch's text of it, this does not change where a release of torch prints a layer otherwise.
+    """
+    layers = []
+    for name, layer in module.named_modules():
+        constants = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in sorted(vars(layer).items())
+            if not key.startswith("_") and key != "training" and _is_plain(value)
+        }
+        layers.append([name, type(layer).__name__, constants])
+    return layers
+
+
+def same_architecture(one, other):
+    """Whether two of `architecture` agree in all constants that both name; a release of torch may add some."""
+    if not isinstance(one, list) or len(one) != len(other):
+        return False
+    for (name, kind, constants), (other_name, other_kind, others) in zip(one, other, strict=True):
+        if (name, kind) != (other_name, other_kind):
+            return False
+        if any(constants[key] != others[key] for key in constants.keys() & others.keys()):
+            return False
+    return True
+
+
+def _is_plain(value):
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _refuse_unlike(members):
+    """Raise ``ValueError`` unless the members are modules of one architecture that `Stack` can evaluate."""
+    if not isinstance(members, (list, tuple)) or not members:
+        raise ValueError(f"members is {brief(members)}; expected a list of at least one module")
+    first = None
+    for m, member in enumerate(members):
+        instance(f"members[{m}]", member, nn.Module)
+        buffers = [name for name, _ in member.named_buffers()]
+        for name, layer in member.named_modules():
+            dropout = getattr(layer, "dropout", 0.0)  # of recurrent layers and attention
+            if isinstance(layer, DRAWS) or (isinstance(dropout, (int, float)) and dropout > 0):
+                raise ValueError(
+                    f"members have {name}, a {type(layer).__name__}, which draws random numbers of its own; expected "
+                    "layers whose output is a function of their input alone"
+                )
+            if isinstance(layer, REMEMBERS) and not buffers:
+                raise ValueError(
+                    f"members have {name}, a {type(layer).__name__}, whose output depends on the other samples of the "
+                    "batch; expected layers whose output is a function of their input alone"
+                )
+        if buffers:
+            kinds = sorted({type(layer).__name__ for layer in member.modules() if list(layer.buffers(recurse=False))})
+            raise ValueError(f"members have the buffers {sorted(buffers)} of {', '.join(kinds)}; expected none")
+        if not isinstance(getattr(member, "log_sigma2", None), nn.Parameter):
+            raise ValueError(f"members[{m}] is a {type(member).__name__} without log_sigma2; expected a VAE")
+        shapes = {name: (p.dtype, tuple(p.shape)) for name, p in member.named_parameters()}
+        found = architecture(member), shapes
+        first = first or found
+        if found != first:
+            raise ValueError(f"members[{m}] is another network than members[0]; expected one architecture for all")
