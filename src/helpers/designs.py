@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from helpers import records, vae
+from helpers._validation import brief
 from helpers.experiments import Plan
 from helpers.train import LinearAnnealing, Member
 
@@ -46,16 +47,17 @@ def find(study, profile):
         When there is no such study or it has no such profile (the message lists what there is), or when the plan
         follows from a record that is not there yet.
     """
-    if study not in STUDIES:
-        raise ValueError(f"study is {study!r}; expected one of {', '.join(STUDIES)}")
+    if not isinstance(study, str) or study not in STUDIES:
+        raise ValueError(f"study is {brief(study)}; expected one of {', '.join(STUDIES)}")
     plans = STUDIES[study].plans
-    if profile not in plans:
-        raise ValueError(f"profile is {profile!r}; {study} has {', '.join(plans)}")
+    if not isinstance(profile, str) or profile not in plans:
+        raise ValueError(f"profile is {brief(profile)}; {study} has {', '.join(plans)}")
     return plans[profile]() if callable(plans[profile]) else plans[profile]
 
 
 def best(record):
     """Of each configuration in a record, the position of the learning rate whose final training ELBO is best."""
+    records.expect(record, "elbo", "set_sigma2", "set_sigma2_rule", "set_beta")
     elbo = np.nan_to_num(record.elbo.values, nan=-np.inf)  # beyond float32: after the largest learning rates
     configurations = zip(*(record[f"set_{name}"].values for name in ("sigma2", "sigma2_rule", "beta")), strict=True)
     chosen = {}
@@ -66,8 +68,15 @@ def best(record):
 
 
 def is_annealed(record):
-    """Which members of a record had beta rising, (M,) bool."""
-    return np.array([beta.startswith("LinearAnnealing") for beta in record.set_beta.values])
+    """Which members of a record had beta rising, (M,) bool: from the end of the first epoch to a later one's.
+
+    Of a member whose history does not tell, as it diverged in the first epoch or beta rose within it, its text decides.
+    """
+    records.expect(record, "set_beta", "history_beta")
+    beta = record.history_beta.transpose("epoch", "member").values
+    first, last = beta[0], np.fmax.reduce(beta, axis=0)
+    named = np.array([str(text).startswith("LinearAnnealing(") for text in record.set_beta.values])
+    return np.where(last > first, True, named & ~(np.fmin.reduce(beta, axis=0) < first))
 
 
 def _fixed(rates, annealing):

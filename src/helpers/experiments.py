@@ -1,12 +1,14 @@
 """One experiment: a plan, trained, evaluated and recorded. Serves `studies`."""
 
+import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +18,10 @@ import xarray as xr
 from tqdm import tqdm
 
 from helpers import celeba, collapse, data, pictures, records
-from helpers.lockstep import rows_at_a_time, scaled
-from helpers.train import train
+from helpers._validation import brief, instance, integer
+from helpers.checkpoint import alone
+from helpers.lockstep import PRECISIONS, has_float64, measurable, rows_at_a_time, scaled, wide
+from helpers.train import Member, train
 
 
 def _mnist():
@@ -62,13 +66,31 @@ class Plan:
     """
 
     data: str
-    network: Callable
+    network: partial
     members: tuple
     epochs: int
     batch_size: int = 128
     snapshots: tuple = ()
     precision: str = "float32"
     pictures: tuple = ()
+
+    def __post_init__(self):
+        if not isinstance(self.data, str) or self.data not in DATA:
+            raise ValueError(f"data is {brief(self.data)}; expected one of {', '.join(DATA)}")
+        if instance("network", self.network, partial).args:
+            raise ValueError(f"network has the arguments {brief(self.network.args)}; expected keyword arguments alone")
+        if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {brief(self.precision)}; expected one of {PRECISIONS}")
+        members = tuple(instance("members", self.members, (tuple, list)))
+        if not members or not all(isinstance(member, Member) for member in members):
+            raise ValueError(f"members is {brief(members)}; expected at least one Member")
+        epochs = integer("epochs", self.epochs, 1, 2**31)
+        checked = {"members": members, "epochs": epochs, "batch_size": integer("batch_size", self.batch_size, 1, 2**31)}
+        for name, low, high in (("snapshots", 1, epochs), ("pictures", 0, 2**31)):
+            several = instance(name, getattr(self, name), (tuple, list))
+            checked[name] = tuple(integer(name, one, low, high) for one in several)
+        for name, value in checked.items():  # plain numbers, which JSON takes
+            object.__setattr__(self, name, value)
 
     def settings(self):
         """The plan as plain values, for records."""
@@ -88,7 +110,7 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
     study, profile : str
         Names, for the record.
     members : range, optional
-        Which, one after the other; all by default.
+        Which, one after the other (a step of 1); all by default.
     device : str
     path : path, optional
         Of the checkpoint, to resume from where it exists.
@@ -104,15 +126,34 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
     Raises
     ------
     ValueError
-        When the checkpoint is damaged or belongs to another run, or there is no such device.
+        When an argument is bad, the checkpoint is damaged or belongs to another run, or there is no such device.
     FileNotFoundError
         When the data is nowhere; the message says how to get it.
+    OSError
+        When another run of any of these members writes beside the same checkpoint.
     """
-    members = range(len(plan.members)) if members is None else members
+    instance("plan", plan, Plan)
+    for name, value in (("study", study), ("profile", profile)):
+        instance(name, value, str)
+    count = len(plan.members)
+    members = range(count) if members is None else members
+    if not (isinstance(members, range) and members.step == 1 and 0 <= members.start < members.stop <= count):
+        raise ValueError(f"members is {brief(members)}; expected a range of step 1 within {range(count)}")
     chosen = [plan.members[m] for m in members]
     if large := [member.seed for member in chosen if member.seed >= 2**31]:
         raise ValueError(f"a member's seed is {large[0]}; expected below 2^31, which a NetCDF 3 file can hold")
+    if path is not None:
+        instance("path", path, (str, os.PathLike))
+    with contextlib.ExitStack() as held:
+        for m in members if path is not None else ():  # blocks that overlap have checkpoints of different names
+            held.enter_context(alone(Path(path).with_name(f"{study}-{profile}-{m}")))
+        return _run(plan, study, profile, members, chosen, device, path, budget)
+
+
+def _run(plan, study, profile, members, chosen, device, path, budget):
     code, x = commit(), DATA[plan.data]()  # the commit of what was imported, and not of what the files may become
+    if too_far := [one for one in plan.pictures if one >= len(x)]:
+        raise ValueError(f"pictures has {too_far[0]}; expected positions below {len(x)}, the samples of {plan.data}")
     result = train(
         plan.network,
         x,
@@ -127,10 +168,6 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
     )
     if result.stopped:
         return None, result
-    if result.epoch != plan.epochs or sorted(result.snapshots) != sorted(plan.snapshots):
-        found = f"epochs is {result.epoch}, snapshots {sorted(result.snapshots)}"
-        expected = f"{plan.epochs} and {sorted(plan.snapshots)}"
-        raise ValueError(f"{path} belongs to another run: its {found}; expected {expected}")
     numbers = tqdm(range(len(chosen)), "evaluating", unit="member", delay=2)
     evaluations = [_evaluate(result.stack.member(m), x, device) for m in numbers]
     samples = len(x) // plan.batch_size * plan.batch_size * plan.epochs * len(chosen)
@@ -140,10 +177,10 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
         "data_sha256": data.sha256(x),
         "commit": code,
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "numpy")}},
-        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else _processor(),
+        "device": _name(torch.device(device)),
         "precision": plan.precision,
         "seconds": round(result.seconds, 1),
-        "samples_per_second": round(samples / result.seconds),
+        "samples_per_second": round(samples / max(result.seconds, 1e-9)),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     record = _dataset(result, evaluations, members)
@@ -156,14 +193,39 @@ FINAL = ("elbo", "sse", "kl", "sigma2", "tuned_elbo", "tuned_sigma2", "mutual_in
 UNITS = ("kl_per_unit", "variance_of_mean", "second_moment", "quantile")
 
 
+class NotFinite(ValueError):
+    """What a network makes of the data is beyond the numbers it is evaluated in."""
+
+
 @torch.no_grad()
 def _evaluate(model, x, device):
-    """The numbers of `collapse.evaluate`, a dict; NaN, all of them, where a member's are beyond float32."""
+    """The numbers of `collapse.evaluate`, a dict; NaN, all of them, where a member's are beyond float32.
+
+    On the host where the device has no float64, in which it sums.
+    """
+    if not has_float64(torch.device(device)):
+        model, device = model.to("cpu"), "cpu"
     rows = rows_at_a_time(x[0].size)
     batches = (scaled(torch.tensor(x[i : i + rows], device=device)) for i in range(0, len(x), rows))
+
+    def encode(x):
+        mean, logvar = model.encode(x)
+        if not measurable(mean, logvar):
+            raise NotFinite
+        return mean, logvar
+
+    def decode(z):
+        output = model.decode(z)
+        if not output.square().isfinite().all():
+            raise NotFinite
+        return output
+
     try:
-        found = collapse.evaluate(batches, model.encode, model.decode, float(model.log_sigma2.double().exp()))
-    except ValueError:  # after a learning rate far too large; the other members are not to suffer for it
+        sigma2 = float(wide(model.log_sigma2).exp())
+        if not 0 < sigma2 < math.inf:
+            raise NotFinite
+        found = collapse.evaluate(batches, encode, decode, sigma2)
+    except NotFinite:  # after a learning rate far too large; the other members are not to suffer for it
         k = model.encode(scaled(torch.tensor(x[:1], device=device)))[0].shape[1]
         return dict.fromkeys(FINAL, np.nan) | dict.fromkeys(UNITS, np.full(k, np.nan))
     return {name: getattr(found, name) for name in FINAL + UNITS}
@@ -189,7 +251,7 @@ def _pictures(stack, x, device):
 
 @np.errstate(over="ignore")  # a history that grows beyond float32 is stored as infinity
 def _dataset(run, evaluations, members):
-    described = [member.describe() for member in run.members]
+    described = [member.describe(values) for member, values in zip(run.members, run.betas, strict=True)]
     table = {f"set_{key}": ("member", np.array([row[key] for row in described])) for key in described[0]}
     table["diverged"] = ("member", run.diverged.astype(np.int32))
     for name in FINAL:
@@ -227,5 +289,9 @@ def commit():
         return "unknown"
 
 
-def _processor():
-    return f"cpu {platform.machine()}, {torch.get_num_threads()} threads"
+def _name(device):
+    """A device as records name it."""
+    if device.type == "cpu":
+        return f"cpu {platform.machine()}, {torch.get_num_threads()} threads"
+    name = getattr(getattr(torch, device.type), "get_device_name", None)  # Apple's has none
+    return f"{device.type} {platform.machine()}" if name is None else name(device)

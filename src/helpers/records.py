@@ -5,16 +5,20 @@ and the profile, and `parts` lists the calls it was made by, each with the keys 
 say what each member was. A file has a further attribute, `digest`: a checksum of every other byte of it.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import time
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+
+from helpers._validation import brief, instance
 
 PROVENANCE = (
     "members",
@@ -35,23 +39,47 @@ CARRIED = re.compile(rb"(?<=digest\0\0\0\0\0\x02\0\0\0\x40)[0-9a-f]{64}")
 
 def digest(content):
     """Checksum (sha256, hex) of a record's file, but for the checksum that it carries itself."""
+    instance("content", content, (bytes, bytearray, memoryview))
     return hashlib.sha256(CARRIED.sub(b"0" * 64, content)).hexdigest()
+
+
+def printable(value):
+    """Text from a file as one may print it: what would steer a terminal comes as its escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def expect(record, *variables):
+    """Return a record, or raise ``ValueError`` unless it is a data set with these variables."""
+    instance("record", record, xr.Dataset)
+    if missing := [name for name in variables if name not in record]:
+        raise ValueError(f"record lacks {', '.join(missing)}; expected what a run of a study records")
+    return record
 
 
 def parts(record):
     """The calls a record was made by, a list of dict with the keys of `PROVENANCE`."""
-    return json.loads(record.attrs["parts"])
+    text = instance("record", record, xr.Dataset).attrs.get("parts")
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"record has parts {brief(text)}; expected a list in JSON") from error
+    if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
+        raise ValueError(f"record has parts {brief(text)}; expected a list of what made it")
+    return found
 
 
 def seal(record, study, profile, part_list):
     """The record with its provenance, members in ascending order."""
-    record = record.sortby("member")
+    record = expect(record, "member").sortby("member")
+    for name, value in (("study", study), ("profile", profile)):
+        instance(name, value, str)
     record.attrs = {"study": study, "profile": profile, "parts": json.dumps(part_list)}
     return record
 
 
 def to_bytes(record):
     """The record as a NetCDF 3 file, with its digest: the same bytes for the same record, read from a file or not."""
+    expect(record)
     blank = record[sorted(record.variables)].drop_encoding().assign_attrs(digest="0" * 64)
     content = bytes(blank.to_netcdf(engine="scipy", format="NETCDF3_64BIT"))
     return CARRIED.sub(digest(content).encode(), content)
@@ -65,7 +93,11 @@ def save(record, path):
     OSError
         When it cannot be written, say because the disk is full; what was at `path` stays.
     """
-    path, content = Path(path), to_bytes(record)
+    path, content = Path(instance("path", path, (str, os.PathLike))), to_bytes(record)
+    for old in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed: a write takes no minutes
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > 600:
+                old.unlink()
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two calls may end at once, and both write the whole
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +107,8 @@ def save(record, path):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OSError(f"the record {path} could not be written: {error}") from error
 
 
@@ -87,20 +120,29 @@ def load(path):
     ValueError
         When it is no NetCDF 3 file with a digest, does not match its digest, or lacks provenance.
     """
-    return from_bytes(Path(path).read_bytes(), path)
+    return from_bytes(Path(instance("path", path, (str, os.PathLike))).read_bytes(), path)
 
 
 def from_bytes(content, name="the record"):
     """`load` from a file's content; `name` is what messages call it."""
+    content = bytes(instance("content", content, (bytes, bytearray, memoryview)))
     carried = CARRIED.search(content)
     if not content.startswith(b"CDF") or not carried:
-        raise ValueError(f"{name} is no record: it is no NetCDF 3 file with a digest")
+        other = ": it is of another format, NetCDF 4" if content.startswith(b"\x89HDF") else ""
+        raise ValueError(f"{name} is no record: it is no NetCDF 3 file with a digest{other}")
     if carried[0].decode() != (found := digest(content)):
         raise ValueError(f"{name} is damaged: its digest is {found}; expected {carried[0].decode()}")
-    record = xr.load_dataset(io.BytesIO(content), engine="scipy")
-    missing = {"study", "profile", "parts"} - set(record.attrs)
+    try:
+        record = xr.load_dataset(io.BytesIO(content), engine="scipy")
+        attributes = {name: value for name, value in record.attrs.items() if isinstance(value, str)}
+        missing = {"study", "profile", "parts"} - attributes.keys()
+        part_list = [{}] if "parts" in missing else parts(record) or [{}]
+    except Exception as error:  # of whatever kind the readers raise on a header that says what cannot be
+        raise ValueError(f"{name} is no readable record: {type(error).__name__}: {error!s:.200}") from error
     if "parts" not in missing:
-        missing |= {key for part in parts(record) or [{}] for key in PROVENANCE if key not in part}
+        missing |= {key for part in part_list for key in PROVENANCE if key not in part}
+    if "member" not in record.coords or not record.sizes.get("member"):
+        missing.add("member")
     if not any(str(variable).startswith("set_") for variable in record):
         missing.add("set_*")
     if missing:
@@ -116,12 +158,18 @@ def merge(records):
     ValueError
         When they differ in study, profile, settings, data or precision, or share a member.
     """
+    if not isinstance(records, (list, tuple)) or not records:
+        raise ValueError(f"records is {brief(records)}; expected a list of at least one record")
+    for record in records:
+        for name in ("study", "profile"):
+            instance(name, expect(record, "member").attrs.get(name), str)
     part_list = sorted((part for record in records for part in parts(record)), key=lambda part: part["members"])
     sources = {name: [record.attrs[name] for record in records] for name in ("study", "profile")}
     sources |= {name: [part[name] for part in part_list] for name in ("settings", "data_sha256", "precision")}
     for name, values in sources.items():
         if other := [value for value in values if value != values[0]]:
-            raise ValueError(f"records of different kinds: {name} is {values[0]} in one and {other[0]} in another")
+            one, other = printable(values[0]), printable(other[0])
+            raise ValueError(f"records of different kinds: {name} is {one} in one and {other} in another")
     members = np.concatenate([record.member.values for record in records])
     if len(set(members.tolist())) < len(members):
         raise ValueError(f"records share members: they have {sorted(members.tolist())}")
@@ -137,8 +185,20 @@ def begun(study, profile):
 
 def recorded(study, profile):
     """The record that travels with the package, or None where there is none."""
+    for name, value in (("study", study), ("profile", profile)):
+        if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", value):
+            raise ValueError(f"{name} is {brief(value)}; expected a name")
     path = files("helpers") / "records" / f"{study}-{profile}.nc"
-    return from_bytes(path.read_bytes(), path.name) if path.is_file() else None
+    return named(from_bytes(path.read_bytes(), path.name), path.name, study, profile) if path.is_file() else None
+
+
+def named(record, name, study, profile):
+    """Return the record of a file, or raise ``ValueError`` where the file's name is another's."""
+    found = tuple(record.attrs[key] for key in ("study", "profile"))
+    if found != (study, profile):
+        found = ", profile ".join(map(printable, found))
+        raise ValueError(f"{name} is a record of {found}; expected one of {study}, profile {profile}")
+    return record
 
 
 def largest(study):
@@ -149,7 +209,10 @@ def largest(study):
 
 def label(record):
     """Which run a record is, in a line for captions."""
-    part = parts(record)[0]
-    settings, device = part["settings"], part["device"].split(",")[0]
-    run = f"{settings['epochs']} epochs of {settings['data']}, batch {settings['batch_size']}"
-    return f"{record.attrs['study']}, {record.attrs['profile']}: {run}, {part['precision']}, {device}"
+    part = (parts(record) or [{}])[0]
+    try:
+        settings, device = part["settings"], part["device"].split(",")[0]
+        run = f"{settings['epochs']} epochs of {settings['data']}, batch {settings['batch_size']}"
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"record has parts {brief(part)}; expected what made it") from error
+    return printable(f"{record.attrs['study']}, {record.attrs['profile']}: {run}, {part['precision']}, {device}")

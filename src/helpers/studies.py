@@ -3,24 +3,45 @@
 What the experiments are stands in `designs`; the command explains itself: ``python -m helpers.studies --help``.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    # The imports take seconds, and an interrupt in them is to leave no traceback.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import argparse
 import contextlib
+import math
 import re
-import sys
+import tempfile
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    missing = "helpers.studies needs torch, of the extra [deep]: pip install 'posterior-collapse-book[deep]'"
+    if __name__ == "__main__":
+        sys.exit(f"error: {missing}")
+    raise ModuleNotFoundError(missing, name="torch") from error
 
 from helpers import experiments, records
+from helpers._validation import instance, integer
 from helpers.designs import STUDIES, find
 from helpers.lockstep import PRECISIONS
+from helpers.train import warn_of_long_schedules
 
 
 def members_from(text, count):
     """The members that "a:b" names, a range: a to b - 1, of 0 to `count` - 1; either end may be left out."""
-    found = re.fullmatch(r"(\d*):(\d*)", text)
+    integer("count", count, 1, 2**31)
+    found = re.fullmatch(r"([0-9]{0,9}):([0-9]{0,9})", instance("members", text, str))
     start, stop = (int(found[1] or 0), int(found[2] or count)) if found else (0, 0)
     if not start < stop <= count:
         raise ValueError(f"members is {text!r}; expected a range like 0:{count}, within the {count} members there are")
@@ -33,7 +54,7 @@ def run(study, profile="quick", members=None, device="cpu", path=None, budget=No
     `precision`, where it is given, replaces the plan's.
     """
     plan = find(study, profile)
-    plan = replace(plan, precision=precision or plan.precision)
+    plan = replace(plan, precision=plan.precision if precision is None else precision)
     return experiments.run(plan, study, profile, members, device, path, budget)
 
 
@@ -114,10 +135,11 @@ def table(record):
     """A record as text: what each member was and what became of it."""
     columns = ("set_sigma2", "set_sigma2_rule", "set_beta", "set_learning_rate", "set_seed")
     numbers = ("elbo", "tuned_elbo", "sse", "kl", "sigma2", "active_units")
+    records.expect(record, "member", "diverged", *columns, *numbers)
     names = [name.removeprefix("set_") for name in columns] + list(numbers)
     rows = [["member", *names]]
     for m, member in enumerate(record.member.values):
-        set_values = [str(record[name].values[m]) for name in columns]
+        set_values = [records.printable(record[name].values[m]) for name in columns]
         values = [f"{record[name].values[m]:.4g}" for name in numbers]
         note = f"  diverged in epoch {record.diverged.values[m]}" if record.diverged.values[m] else ""
         rows.append([str(member), *set_values, *values[:-1], values[-1] + note])
@@ -129,8 +151,8 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m helpers.studies",
         description="Run the paper's experiments and record them.",
-        epilog="Exit codes: 0 done; 1 failed, with the reason; 2 wrong usage; 3 stopped early, and resume goes on; "
-        "130 interrupted.",
+        epilog="Exit codes: 0 done; 1 failed, with the reason; 2 wrong usage; 3 stopped early, at the end of an epoch "
+        "(by --budget, Ctrl-C, SIGTERM or SIGHUP), and resume goes on; 130, 143 or 129 stopped at once by a signal.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -144,14 +166,14 @@ def _parser():
         "--out", type=Path, default=Path("runs"), help="folder of checkpoints and records (default: runs)"
     )
     running = argparse.ArgumentParser(add_help=False, parents=[shared])
-    running.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
+    running.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, xpu, ... (default: cpu)")
     running.add_argument("--precision", choices=PRECISIONS, help="of the products (default: the plan's)")
     running.add_argument("--members", default=":", metavar="A:B", help="members A to B - 1 alone (default: all)")
     running.add_argument(
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="stop the training at the end of an epoch, before it takes longer than this; at least one epoch is done",
+        help="stop the training at the end of an epoch, before it takes longer; a budget of 0 trains one epoch",
     )
     where = running.add_mutually_exclusive_group()
     where.add_argument(
@@ -167,7 +189,10 @@ def _parser():
         "the data, one thread each, and --out on a file system they share",
     )
     running.add_argument(
-        "--block", type=int, default=1, metavar="M", help="members a block, trained in lock-step (default: 1)"
+        "--block",
+        type=int,
+        metavar="M",
+        help="with --processes or --scheduler: members a block, trained in lock-step (default: 1)",
     )
     command("list", "Print what studies there are, with their profiles.")
     command("run", "Train, evaluate and record members of a study.", [running])
@@ -184,16 +209,43 @@ def main(arguments=None):
         spread = options.processes is not None or options.scheduler
         if spread and options.budget is not None:
             parser.error("--budget is for one process; it goes with neither --processes nor --scheduler")
-        if min(options.block, options.processes or 1) < 1 or options.processes == 0:
+        if options.block is not None and not spread:
+            parser.error("--block goes with --processes or --scheduler; without these all members are one block")
+        if any(number is not None and number < 1 for number in (options.block, options.processes)):
             parser.error("--block and --processes are at least 1")
+        if options.budget is not None and not 0 <= options.budget < math.inf:
+            parser.error(f"--budget is {options.budget:g}; it is a number of seconds from 0")
+        if options.budget == 0:
+            print("a budget of 0 trains one epoch", file=sys.stderr)
+    with _signals(), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        try:
+            return {"list": _list, "show": _show}.get(options.command, _run)(options)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as stop:
+            print("interrupted; `resume` goes on from the last checkpoint", file=sys.stderr)
+            return 128 + (stop.args[0] if stop.args and isinstance(stop.args[0], int) else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _signals():
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does, with their number; what is ignored stays so, as under nohup."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt(int(number))
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ():
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            before[number] = signal.signal(number, interrupt)
     try:
-        return {"list": _list, "show": _show}.get(options.command, _run)(options)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; `resume` goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _list(options):
@@ -214,18 +266,37 @@ def _show(options):
     if record is None:
         raise ValueError(f"there is no record of {options.study}, profile {options.profile}, in {options.out}")
     for part in records.parts(record):
-        print(
-            ", ".join(f"{key} {part[key]}" for key in ("members", "device", "precision", "seconds", "commit", "date"))
-        )
+        shown = ("members", "device", "precision", "seconds", "commit", "date")
+        print(records.printable(", ".join(f"{key} {part[key]}" for key in shown)))
     print(table(record))
     return 0
 
 
 def _recorded(options):
-    """The records in --out by their paths: those of blocks of members or else the whole."""
-    whole = f"{options.study}-{options.profile}"
+    """The records in --out by their paths: those of blocks of members or else the whole.
+
+    A record whose own study, profile or members are not those of its name raises ``ValueError``.
+    """
+    study, profile = options.study, options.profile
+    whole = f"{study}-{profile}"
     paths = sorted(options.out.glob(f"{whole}-*-*.nc")) or sorted(options.out.glob(f"{whole}.nc"))
-    return {path: records.load(path) for path in paths}
+    found = {}
+    for path in paths:
+        record = found[path] = records.named(records.load(path), path, study, profile)
+        members = record.member.values.tolist()
+        name = _name(study, profile, range(members[0], members[-1] + 1), "nc")
+        if path.name not in (f"{whole}.nc", name) or len(members) != members[-1] + 1 - members[0]:
+            raise ValueError(f"{path} is a record of members {members}; expected those of its name")
+    return found
+
+
+def _writable(out):
+    """Make the folder --out, or raise ``OSError`` where it cannot be written: now, and not after the training."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OSError(f"--out {out} is no folder that can be written: {error.strerror}") from error
 
 
 def _run(options):
@@ -233,7 +304,7 @@ def _run(options):
     plan = find(study, profile)
     members = members_from(options.members, len(plan.members))
     spread = options.processes or options.scheduler
-    size = options.block if spread else len(members)
+    size = (options.block or 1) if spread else len(members)
     blocks = [members[i : i + size] for i in range(0, len(members), size)]
 
     checkpoints = [out / _name(study, profile, block, "safetensors") for block in blocks]
@@ -249,6 +320,8 @@ def _run(options):
     if partly := [m for block in blocks for m in block if m in owner]:
         raise ValueError(f"{these} are partly done: {owner[partly[0]]} has {partly}. Choose others, or remove it")
 
+    _writable(out)
+
     def save(block, record):
         path = out / _name(study, profile, block, "nc")
         records.save(record, path)
@@ -261,6 +334,8 @@ def _run(options):
 
                 cluster = LocalCluster(n_workers=options.processes, threads_per_worker=1, dashboard_address=None)
                 spread = stack.enter_context(cluster).scheduler_address
+            for block in blocks:  # the workers' own words may be far away
+                warn_of_long_schedules([plan.members[m] for m in block], plan.epochs)
             run_distributed(study, profile, blocks, spread, save, options.device, out.absolute(), options.precision)
     elif blocks:
         where = (options.device, checkpoints[0], options.budget, options.precision)
@@ -281,4 +356,6 @@ def _run(options):
 if __name__ == "__main__":
     from helpers.studies import main  # by this name, workers of a cluster find its functions
 
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -272,12 +272,12 @@ def train(
     _refuse_misfit(run.stack, torch.tensor(x[:2]))
     settings = {
         "members": [member.describe() for member in members],
-        "beta": [_identity(values) for values in betas],
         "network": architecture(run.stack.module),
         "parameters": {name: list(p.shape) for name, p in run.stack.parameters.items()},
         "data": hashlib.sha256(x).hexdigest(),
         "batch_size": int(batch_size),
         "precision": precision,
+        "beta": [_identity(values) for values in betas],
     }
     with contextlib.ExitStack() as held:
         if path is not None:
