@@ -22,7 +22,7 @@ FLOORS = {  # design: nothing imports upward
     "scorecard": {"ledger"},
     "standing": {"_validation", "spectrum"},
     "vae": {"_validation"},
-    "lockstep": {"vae"},
+    "lockstep": {"_validation", "vae"},
     "checkpoint": {"_validation"},
     "train": {"_validation", "checkpoint", "collapse", "lockstep", "vae"},
     "records": {"_validation"},
@@ -39,7 +39,7 @@ FLOORS = {  # design: nothing imports upward
         "train",
     },
     "designs": {"_validation", "experiments", "records", "train", "vae"},
-    "studies": {"_validation", "designs", "experiments", "lockstep", "records", "studies", "train"},
+    "studies": {"_validation", "designs", "experiments", "lockstep", "records", "studies", "train", "vae"},
 }
 DEEP = {
     "vae",

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from helpers._validation import integer
+from helpers._validation import brief, instance, integer
 
 try:
     import fcntl
@@ -34,7 +34,7 @@ def alone(path):
     OSError
         When another holds it, or nothing can be written there.
     """
-    path = Path(path)
+    path = _file(path)
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +53,19 @@ def alone(path):
         with contextlib.suppress(OSError):
             lock.unlink()
         os.close(descriptor)
+
+
+def _file(path):
+    if not Path(instance("path", path, (str, os.PathLike))).name:
+        raise ValueError(f"path is {brief(path)}; expected the name of a file")
+    return Path(path)
+
+
+def _text(settings):
+    try:
+        return json.dumps(instance("settings", settings, dict))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"settings is {brief(settings)}; expected a dict of what JSON can hold: {error}") from error
 
 
 def _locked(lock):
@@ -83,7 +96,7 @@ def save(path, run, settings):
     OSError
         When it cannot be written, say because the disk is full; what was at `path` stays.
     """
-    path = Path(path)
+    path, settings = _file(path), json.loads(_text(settings))
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in _tensors(run)}
     state = {
         "format": FORMAT,
@@ -133,8 +146,10 @@ def load(path, run, settings, same=lambda name, was, value: was == value):
         When the file cannot be read, is damaged, is of another format, or was made with other settings; the message
         says which. The run is left as it was.
     """
+    path, expected = _file(path), json.loads(_text(settings))
+    _refuse_no_run(run)
     try:
-        Path(path).open("rb").close()  # safetensors calls a file that may not be read one that is not there
+        path.open("rb").close()  # safetensors calls a file that may not be read one that is not there
     except PermissionError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except OSError:
@@ -154,8 +169,10 @@ def load(path, run, settings, same=lambda name, was, value: was == value):
         raise ValueError(f"{path} is of format {made!r:.40}; expected one from 1 to {FORMAT}, which this code reads")
     if not isinstance(state.get("settings"), dict):
         raise ValueError(f"{path} is no whole checkpoint: its settings are missing. Remove it to start anew")
-    for name, value in settings.items():
-        was, value = state["settings"].get(name), json.loads(json.dumps(value))
+    for name in state["settings"].keys() - expected.keys():
+        raise ValueError(f"{path} belongs to another run: it has a setting {name!r:.80}, which this one has not")
+    for name, value in expected.items():
+        was = state["settings"].get(name)
         try:
             fits = same(name, was, value)
         except (KeyError, TypeError, ValueError):  # of a kind that cannot be compared
@@ -202,6 +219,11 @@ def _complete(state, tensors, run):
     return snapshots
 
 
+def _refuse_no_run(run):
+    if missing := [name for name in ("members", "stack", "adam", "history", "diverged") if not hasattr(run, name)]:
+        raise ValueError(f"run is {brief(run)}, without {', '.join(missing)}; expected a train.Run")
+
+
 def _networks(run):
     for kind, dictionary in zip(("parameter", "exp_avg", "exp_avg_sq"), (run.stack.parameters, *run.adam), strict=True):
         for name, tensor in dictionary.items():
@@ -209,6 +231,7 @@ def _networks(run):
 
 
 def _tensors(run):
+    _refuse_no_run(run)
     yield from _networks(run)
     for name, values in run.history.items():
         yield f"history/{name}", torch.from_numpy(values)

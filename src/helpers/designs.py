@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from helpers import records, vae
-from helpers._validation import brief
+from helpers._validation import brief, instance
 from helpers.experiments import Plan
 from helpers.train import LinearAnnealing, Member
 
@@ -36,6 +36,15 @@ class Study:
 
     title: str
     plans: dict
+
+    def __post_init__(self):
+        if not instance("title", self.title, str):
+            raise ValueError("title is ''; expected a question")
+        if not instance("plans", self.plans, dict):
+            raise ValueError("plans is {}; expected at least one plan")
+        for profile, plan in self.plans.items():
+            if not isinstance(profile, str) or not (isinstance(plan, Plan) or callable(plan)):
+                raise ValueError(f"plans has {brief({profile: plan})}; expected a Plan, or what makes one, by profile")
 
 
 def find(study, profile):
@@ -72,11 +81,13 @@ def is_annealed(record):
 
     Of a member whose history does not tell, as it diverged in the first epoch or beta rose within it, its text decides.
     """
-    records.expect(record, "set_beta", "history_beta")
-    beta = record.history_beta.transpose("epoch", "member").values
-    first, last = beta[0], np.fmax.reduce(beta, axis=0)
+    records.expect(record, "set_beta")
     named = np.array([str(text).startswith("LinearAnnealing(") for text in record.set_beta.values])
-    return np.where(last > first, True, named & ~(np.fmin.reduce(beta, axis=0) < first))
+    if "history_beta" not in record:
+        return named
+    beta = record.history_beta.transpose("epoch", "member").values
+    rises, falls = np.fmax.reduce(beta) > beta[0], np.fmin.reduce(beta) < beta[0]
+    return rises | (named & ~falls)
 
 
 def _fixed(rates, annealing):

@@ -134,7 +134,8 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
     """
     instance("plan", plan, Plan)
     for name, value in (("study", study), ("profile", profile)):
-        instance(name, value, str)
+        if not instance(name, value, str):
+            raise ValueError(f"{name} is {value!r}; expected a name")
     count = len(plan.members)
     members = range(count) if members is None else members
     if not (isinstance(members, range) and members.step == 1 and 0 <= members.start < members.stop <= count):
@@ -142,8 +143,8 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
     chosen = [plan.members[m] for m in members]
     if large := [member.seed for member in chosen if member.seed >= 2**31]:
         raise ValueError(f"a member's seed is {large[0]}; expected below 2^31, which a NetCDF 3 file can hold")
-    if path is not None:
-        instance("path", path, (str, os.PathLike))
+    if path is not None and not Path(instance("path", path, (str, os.PathLike))).name:
+        raise ValueError(f"path is {brief(path)}; expected the name of a file")
     with contextlib.ExitStack() as held:
         for m in members if path is not None else ():  # blocks that overlap have checkpoints of different names
             held.enter_context(alone(Path(path).with_name(f"{study}-{profile}-{m}")))

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import torch
 
-from helpers.vae import elbo
+from helpers._validation import brief, integer
+from helpers.vae import Stack, elbo
 
 CHUNK = 16  # minibatches drawn at a time; part of what a seed means, so the same for every stack and device
 HISTORY = ("elbo", "sse", "kl", "sigma2", "beta")
@@ -21,12 +22,14 @@ FUSED = ("cpu", "cuda", "mps", "xpu")  # where torch's Adam does a step in one g
 
 def scaled(x):
     """Pixels as the model sees them: uint8 divided by 255, where they lie; float32 as it is."""
+    if not isinstance(x, torch.Tensor) or not (x.dtype == torch.uint8 or x.is_floating_point()) or x.is_sparse:
+        raise ValueError(f"x is {brief(x)}; expected a tensor, of uint8 or float32")
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 def rows_at_a_time(n):
     """Samples of n numbers that an evaluation takes at a time: 2000, or what 8 MB hold where they are large."""
-    return max(1, min(2000, 2**21 // n))
+    return max(1, min(2000, 2**21 // integer("n", n, 1, 10**100)))
 
 
 def has_float64(device):
@@ -89,6 +92,13 @@ class Lockstep:
     """A run's next epochs on `data`, a tensor (N, ...) on the device that trains. `epoch` does one."""
 
     def __init__(self, run, data, batch_size, precision):
+        if not isinstance(getattr(run, "stack", None), Stack):
+            raise ValueError(f"run is {brief(run)}; expected a train.Run")
+        if not isinstance(data, torch.Tensor) or data.ndim < 2 or not len(data) or data.is_meta:
+            raise ValueError(f"data is {brief(data)}; expected a tensor (N, ...)")
+        integer("batch_size", batch_size, 1, len(data))
+        if not isinstance(precision, str) or precision not in PRECISIONS:
+            raise ValueError(f"precision is {brief(precision)}; expected one of {PRECISIONS}")
         self.run, self.data, self.batch_size, self.precision = run, data, batch_size, precision
         self.device, self.steps, M = data.device, len(data) // batch_size, len(run.members)
         self.n = data[0].numel()
@@ -123,7 +133,9 @@ class Lockstep:
                 self.optimizer.state[view] = {"step": step, **state}
 
     def epoch(self, bar):
-        """Each member sees its data once, in its own order."""
+        """Each member sees its data once, in its own order; `bar` is told how many samples were, by `update`."""
+        if not callable(getattr(bar, "update", None)):
+            raise ValueError(f"bar is {brief(bar)}; expected a progress bar, with `update`")
         run, members, size = self.run, self.run.members, self.batch_size
         generators = [self._generator(member.seed) for member in members]
         order = [torch.randperm(len(self.data), generator=g, device=self.device) for g in generators]

@@ -71,15 +71,26 @@ def parts(record):
 def seal(record, study, profile, part_list):
     """The record with its provenance, members in ascending order."""
     record = expect(record, "member").sortby("member")
-    for name, value in (("study", study), ("profile", profile)):
-        instance(name, value, str)
-    record.attrs = {"study": study, "profile": profile, "parts": json.dumps(part_list)}
+    _names(study, profile)
+    if not isinstance(part_list, list) or not part_list or not all(isinstance(part, dict) for part in part_list):
+        raise ValueError(f"part_list is {brief(part_list)}; expected a list of dict with the keys of PROVENANCE")
+    try:
+        text = json.dumps(part_list)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"part_list is {brief(part_list)}; expected what JSON can hold: {error}") from error
+    record.attrs = {"study": study, "profile": profile, "parts": text}
     return record
+
+
+def _names(study, profile):
+    for name, value in (("study", study), ("profile", profile)):
+        if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", value):
+            raise ValueError(f"{name} is {brief(value)}; expected a name")
 
 
 def to_bytes(record):
     """The record as a NetCDF 3 file, with its digest: the same bytes for the same record, read from a file or not."""
-    expect(record)
+    _refuse_unsealed(expect(record), "record")
     blank = record[sorted(record.variables)].drop_encoding().assign_attrs(digest="0" * 64)
     content = bytes(blank.to_netcdf(engine="scipy", format="NETCDF3_64BIT"))
     return CARRIED.sub(digest(content).encode(), content)
@@ -126,6 +137,7 @@ def load(path):
 def from_bytes(content, name="the record"):
     """`load` from a file's content; `name` is what messages call it."""
     content = bytes(instance("content", content, (bytes, bytearray, memoryview)))
+    instance("name", name, (str, os.PathLike))
     carried = CARRIED.search(content)
     if not content.startswith(b"CDF") or not carried:
         other = ": it is of another format, NetCDF 4" if content.startswith(b"\x89HDF") else ""
@@ -134,20 +146,23 @@ def from_bytes(content, name="the record"):
         raise ValueError(f"{name} is damaged: its digest is {found}; expected {carried[0].decode()}")
     try:
         record = xr.load_dataset(io.BytesIO(content), engine="scipy")
-        attributes = {name: value for name, value in record.attrs.items() if isinstance(value, str)}
-        missing = {"study", "profile", "parts"} - attributes.keys()
-        part_list = [{}] if "parts" in missing else parts(record) or [{}]
     except Exception as error:  # of whatever kind the readers raise on a header that says what cannot be
         raise ValueError(f"{name} is no readable record: {type(error).__name__}: {error!s:.200}") from error
+    _refuse_unsealed(record, name)
+    return record
+
+
+def _refuse_unsealed(record, name):
+    """Raise ``ValueError`` unless a record has members, what they were and where they come from."""
+    missing = {key for key in ("study", "profile", "parts") if not isinstance(record.attrs.get(key), str)}
     if "parts" not in missing:
-        missing |= {key for part in part_list for key in PROVENANCE if key not in part}
+        missing |= {key for part in parts(record) or [{}] for key in PROVENANCE if key not in part}
     if "member" not in record.coords or not record.sizes.get("member"):
         missing.add("member")
     if not any(str(variable).startswith("set_") for variable in record):
         missing.add("set_*")
     if missing:
         raise ValueError(f"{name} lacks {', '.join(sorted(missing))}; a record says where it comes from")
-    return record
 
 
 def merge(records):
@@ -160,9 +175,9 @@ def merge(records):
     """
     if not isinstance(records, (list, tuple)) or not records:
         raise ValueError(f"records is {brief(records)}; expected a list of at least one record")
-    for record in records:
-        for name in ("study", "profile"):
-            instance(name, expect(record, "member").attrs.get(name), str)
+    for i, record in enumerate(records):
+        instance(f"records[{i}]", record, xr.Dataset)
+        _refuse_unsealed(record, f"records[{i}]")
     part_list = sorted((part for record in records for part in parts(record)), key=lambda part: part["members"])
     sources = {name: [record.attrs[name] for record in records] for name in ("study", "profile")}
     sources |= {name: [part[name] for part in part_list] for name in ("settings", "data_sha256", "precision")}
@@ -185,9 +200,7 @@ def begun(study, profile):
 
 def recorded(study, profile):
     """The record that travels with the package, or None where there is none."""
-    for name, value in (("study", study), ("profile", profile)):
-        if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", value):
-            raise ValueError(f"{name} is {brief(value)}; expected a name")
+    _names(study, profile)
     path = files("helpers") / "records" / f"{study}-{profile}.nc"
     return named(from_bytes(path.read_bytes(), path.name), path.name, study, profile) if path.is_file() else None
 

@@ -32,10 +32,11 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(missing, name="torch") from error
 
 from helpers import experiments, records
-from helpers._validation import instance, integer
+from helpers._validation import brief, instance, integer
 from helpers.designs import STUDIES, find
 from helpers.lockstep import PRECISIONS
 from helpers.train import warn_of_long_schedules
+from helpers.vae import find_device
 
 
 def members_from(text, count):
@@ -69,6 +70,9 @@ def obtain(study, profile="quick", device=None, rerun=False):
     rerun : bool
         Train even where there is a record.
     """
+    instance("rerun", rerun, bool)
+    if device is not None:
+        find_device(device)
     record = None if rerun else records.recorded(study, profile)
     if record is None:
         record, result = run(study, profile, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -108,13 +112,25 @@ def run_distributed(study, profile, blocks, address, save, device="cpu", folder=
     RuntimeError
         When blocks failed, after all others were saved; the message says which and why.
     """
+    find(study, profile)
+    if not isinstance(blocks, (list, tuple)) or not blocks or not all(isinstance(block, range) for block in blocks):
+        raise ValueError(f"blocks is {brief(blocks)}; expected a list of ranges of members")
+    for name, value in (("address", address), ("device", device)):
+        if not instance(name, value, str):
+            raise ValueError(f"{name} is {value!r}; expected its name")
+    if not callable(save):
+        raise ValueError(f"save is {brief(save)}; expected a function of a block and its record")
+    if folder is not None:
+        instance("folder", folder, (str, os.PathLike))
+    if precision is not None and (not isinstance(precision, str) or precision not in PRECISIONS):
+        raise ValueError(f"precision is {brief(precision)}; expected one of {PRECISIONS}")
     from distributed import Client, as_completed
 
     failures = []
     with Client(address) as client:
         tasks = {}
         for block in blocks:
-            path = folder and Path(folder) / _name(study, profile, block, "safetensors")
+            path = None if folder is None else Path(folder) / _name(study, profile, block, "safetensors")
             task = client.submit(run_block, study, profile, block, device, path, precision, pure=False)
             tasks[task] = block
         for task in as_completed(tasks):
@@ -203,6 +219,10 @@ def _parser():
 
 def main(arguments=None):
     """The command; returns its exit code."""
+    if arguments is not None and not all(
+        isinstance(one, str) for one in instance("arguments", arguments, (list, tuple))
+    ):
+        raise ValueError(f"arguments is {brief(arguments)}; expected a list of text")
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command in ("run", "resume"):

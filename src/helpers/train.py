@@ -36,7 +36,7 @@ from helpers._validation import (
     refuse_not_finite,
 )
 from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, at_step, measurable, rows_at_a_time, scaled
-from helpers.vae import Stack, architecture, same_architecture
+from helpers.vae import Stack, architecture, find_device, same_architecture
 
 RULES = ("fixed", "adam", "closed form")
 MOST_STEPS = 2**26  # of a run whose beta changes: it is read at each before the first
@@ -101,6 +101,7 @@ class Member:
 
     def beta_at(self, elapsed):
         """The weight of the KL term after `elapsed` epochs."""
+        elapsed = non_negative("elapsed", elapsed)
         return self.beta(elapsed) if callable(self.beta) else self.beta
 
     def describe(self, values=None):
@@ -144,7 +145,7 @@ def _values(member, m, epochs, steps):
         values = np.empty((epochs, steps))
         for epoch in range(epochs):
             for step in range(steps):
-                value = member.beta_at(epoch + step / steps)
+                value = member.beta(epoch + step / steps)
                 if not isinstance(value, (float, np.floating)):
                     value = finite_array(f"beta of members[{m}] in epoch {epoch + 1}", value, ())
                 values[epoch, step] = value
@@ -262,7 +263,7 @@ def train(
     """
     began = time.monotonic()
     x, snapshots, device = _checked(
-        x, members, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget
+        build, x, members, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget
     )
     members, steps = list(members), len(x) // batch_size
     betas = [_values(member, m, epochs, steps) for m, member in enumerate(members)]
@@ -349,7 +350,7 @@ def _resume(path, run, settings, epochs, snapshots):
                 refuse(f"beta of members[{m}] in epoch {epoch + 1}", was, expected)
 
 
-def _checked(x, members, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget):
+def _checked(build, x, members, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget):
     """x as a plain array, the epochs of the snapshots and the device; ``ValueError`` where an argument is bad."""
     expected = "a uint8 or float32 array (N, ...)"
     if isinstance(x, (list, tuple, str, bytes, dict)) or x is None:
@@ -367,41 +368,20 @@ def _checked(x, members, epochs, batch_size, snapshots, device, precision, path,
         raise ValueError(f"members is {brief(members)}; expected a list of at least one Member")
     integer("epochs", epochs, 1, 2**31)
     integer("batch_size", batch_size, 1, len(x))
-    try:
-        snapshots = list(snapshots)
-    except TypeError as error:
-        raise ValueError(f"snapshots is {brief(snapshots)}; expected a list of epochs") from error
+    if not callable(build):
+        raise ValueError(f"build is {brief(build)}; expected what makes a VAE")
+    if isinstance(snapshots, (str, bytes)) or not np.iterable(snapshots):
+        raise ValueError(f"snapshots is {brief(snapshots)}; expected a list of epochs")
     snapshots = [integer("snapshots", epoch, 1, epochs) for epoch in snapshots]
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"precision is {brief(precision)}; expected one of {PRECISIONS}")
     if path is not None:
-        instance("path", path, (str, os.PathLike))
+        if not Path(instance("path", path, (str, os.PathLike))).name:
+            raise ValueError(f"path is {brief(path)}; expected the name of a file")
     non_negative("checkpoint_seconds", checkpoint_seconds)
     if budget is not None:
         non_negative("budget", budget)
-    return np.ascontiguousarray(x), snapshots, _device(device)
-
-
-def _device(device):
-    """The device by its name, or ``ValueError`` with those there are."""
-    try:
-        found = torch.device(instance("device", device, (str, torch.device)))
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"device is {brief(device)}; expected 'cpu' or 'cuda', or another that torch knows") from error
-    count = 1 if found.type == "cpu" else _count(found.type)
-    if (found.index or 0) >= count:
-        there = ["cpu", *(f"{kind}:{i}" for kind in ("cuda", "mps", "xpu") for i in range(_count(kind)))]
-        kind = "GPU" if found.type == "cuda" else found.type if found.type != "cpu" else "second CPU"
-        expected = " or ".join(map(repr, there))
-        raise ValueError(f"device is {str(found)!r}, but torch finds no {kind} here; expected {expected}")
-    return torch.device("cpu") if found.type == "cpu" else found
-
-
-def _count(kind):
-    """How many devices of a kind torch finds here."""
-    module = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
-    available = getattr(module, "is_available", None)
-    return getattr(torch, kind).device_count() if available is not None and available() else 0
+    return np.ascontiguousarray(x), snapshots, find_device(device)
 
 
 @torch.no_grad()
@@ -455,6 +435,9 @@ def _start(build, members, device):
 @torch.no_grad()
 def unit_statistics(stack, data):
     """`collapse.unit_statistics` of every member over all of `data`, each (M, k); NaN where one is beyond float32."""
+    instance("stack", stack, Stack)
+    if not isinstance(data, torch.Tensor) or data.ndim < 2 or not len(data) or data.is_meta:
+        raise ValueError(f"data is {brief(data)}; expected a tensor (N, ...)")
     rows = []
     for m in range(len(stack)):
         encode = stack.member(m).encode

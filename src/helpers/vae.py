@@ -32,6 +32,28 @@ def _tensor(name, value, ndim=None):
     return value
 
 
+def find_device(device):
+    """The `torch.device` of a name, or ``ValueError`` with those there are where torch does not find it here."""
+    try:
+        found = torch.device(instance("device", device, (str, torch.device)))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"device is {brief(device)}; expected 'cpu' or 'cuda', or another that torch knows") from error
+    count = 1 if found.type == "cpu" else _count(found.type)
+    if (found.index or 0) >= count:
+        there = ["cpu", *(f"{kind}:{i}" for kind in ("cuda", "mps", "xpu") for i in range(_count(kind)))]
+        kind = "GPU" if found.type == "cuda" else found.type if found.type != "cpu" else "second CPU"
+        expected = " or ".join(map(repr, there))
+        raise ValueError(f"device is {str(found)!r}, but torch finds no {kind} here; expected {expected}")
+    return torch.device("cpu") if found.type == "cpu" else found
+
+
+def _count(kind):
+    """How many devices of a kind torch finds here."""
+    module = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
+    available = getattr(module, "is_available", None)
+    return getattr(torch, kind).device_count() if available is not None and available() else 0
+
+
 class VAE(nn.Module):
     """A Gaussian VAE with a diagonal Gaussian encoder.
 
@@ -53,7 +75,7 @@ class VAE(nn.Module):
 
     def encode(self, x):
         """Mean and log variance of q(z | x), (B, k) each, in the type of x even where products are bfloat16."""
-        output = _tensor("the encoder's output", self.encoder(_tensor("x", x)))
+        output = _tensor("the encoder's output", self.encoder(self._mine("x", x)))
         if output.ndim != 2 or output.shape[1] % 2 or not output.shape[1]:
             raise ValueError(
                 f"the encoder's output has shape {tuple(output.shape)}; expected (B, 2k), k means and k log variances"
@@ -62,7 +84,13 @@ class VAE(nn.Module):
 
     def decode(self, z):
         """Mean of p(x | z), of x's shape and in the type of z."""
-        return _tensor("the decoder's output", self.decoder(_tensor("z", z))).to(z.dtype)
+        return _tensor("the decoder's output", self.decoder(self._mine("z", z))).to(z.dtype)
+
+    def _mine(self, name, value):
+        """Return a tensor, or raise ``ValueError`` unless it lies where the network does."""
+        if _tensor(name, value).device.type != self.log_sigma2.device.type:
+            raise ValueError(f"{name} lies on {value.device}; expected {self.log_sigma2.device}, as the network does")
+        return value
 
     def forward(self, x, noise):
         """The two terms of Eq. 4 that depend on the data, each (B,).
@@ -85,7 +113,7 @@ class VAE(nn.Module):
             of another shape than x would train on a wrong loss.
         """
         mean, logvar = self.encode(x)
-        if _tensor("noise", noise).shape != mean.shape:
+        if self._mine("noise", noise).shape != mean.shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; expected that of the means, {tuple(mean.shape)}")
         z = mean + torch.exp(logvar / 2) * noise
         output = self.decode(z)
@@ -114,6 +142,8 @@ def elbo(squared_error, kl, log_sigma2, n, beta=1.0):
     elif type(beta) is not float or not 0 <= beta < math.inf:
         beta = non_negative("beta", beta)
     shapes = [_tensor(name, term).shape for name, term in terms.items()]
+    if len({term.is_meta for term in terms.values()}) > 1:
+        raise ValueError(f"{' and '.join(terms)} lie partly on the device meta; expected numbers")
     try:
         torch.broadcast_shapes(*shapes)
     except RuntimeError as error:
@@ -162,13 +192,14 @@ class Permute(nn.Module):
 
     def __init__(self, *order):
         super().__init__()
-        if sorted(integer("order", axis, 0, len(order) - 1) for axis in order) != list(range(len(order))):
+        axes = [integer("order", axis, 0, len(order) - 1) for axis in order]
+        if not axes or sorted(axes) != list(range(len(axes))):
             raise ValueError(f"order is {order}; expected each of 0 to {len(order) - 1} once")
         self.order = order
 
     def forward(self, x):
-        if x.ndim != len(self.order):
-            raise ValueError(f"what is permuted has shape {tuple(x.shape)}; expected {len(self.order)} dimensions")
+        if not isinstance(x, torch.Tensor) or x.ndim != len(self.order):
+            raise ValueError(f"x has shape {getattr(x, 'shape', brief(x))}; expected {len(self.order)} dimensions")
         return x.permute(self.order)
 
     def extra_repr(self):
@@ -248,6 +279,7 @@ class Stack:
 
     def __init__(self, members, device="cpu"):
         _refuse_unlike(members)
+        device = find_device(device)
         parameters, _ = stack_module_state(list(members))
         self.module = copy.deepcopy(members[0]).to("meta")
         self.parameters = {
@@ -275,8 +307,8 @@ class Stack:
         return tuple(map(torch.stack, zip(*outputs, strict=True)))
 
     def member(self, m):
-        """Member m as an ordinary module of its own, a copy; a negative m counts from the end."""
-        m = integer("m", m, -len(self), len(self) - 1)
+        """Member m as an ordinary module of its own, a copy."""
+        integer("m", m, 0, len(self) - 1)
         module = copy.deepcopy(self.module)
         state = {
             name: self._turned(p.detach())[m].clone(memory_format=torch.contiguous_format)
