@@ -1,21 +1,25 @@
 """Measures of posterior collapse, for any VAE's encoder outputs (paper, section 2; Figures 4 and 5; Table 1).
 
 Each function takes NumPy arrays or torch tensors, on any device, and returns NumPy in float64. The units are
-the k latents; KL divergences are from q(z_i | x) to the prior N(0, 1), in nats. Serves chapter 00 onwards.
+the k latents; KL divergences are from q(z_i | x) to the prior N(0, 1), in nats. Where log variances are asked for,
+standard deviations cannot be told from them: pass ``2 * log(sd)``. Serves chapter 00 onwards.
 """
 
 import contextlib
+import inspect
 import math
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from helpers._validation import finite_array, integer, positive
+from helpers._validation import brief, finite_array, integer, plain_array, positive, refuse_not_finite
 
 DELTA, ACTIVE = 0.01, 0.01  # the share of the samples, and the variance of the mean, that collapse is judged by
 BLOCK = 1024  # samples taken at a time, so that no array grows with N times the draws
+ROUNDING = 1e-6  # nats by which rounding may change a log density before it is computed again, the slow and safe way
 
 
 class UnitStatistics(NamedTuple):
@@ -40,7 +44,8 @@ class Evaluation:
     `elbo` is -(n/2) log(2 pi sigma2) - sse / (2 sigma2) - kl (Eq. 4, Gaussian observations), where `sse` is
     E_q |x - decode(z)|^2 and `kl` the sum of `kl_per_unit`. `tuned_sigma2` = sse / n maximises it with the rest
     held, and `tuned_elbo` is that maximum: Table 1's column of this name. The four arrays (k,) are those of
-    `UnitStatistics`, at delta = 0.01; `active_units` are counted at a variance above 0.01.
+    `UnitStatistics`, at delta = 0.01; `active_units` are counted at a variance above 0.01. `mutual_information` is at
+    most log(count), see `saturated`.
     """
 
     elbo: float
@@ -57,11 +62,10 @@ class Evaluation:
     second_moment: np.ndarray
     quantile: np.ndarray
 
-
-def _array(name, value, shape):
-    if _is_tensor(value):
-        value = value.detach().cpu().double().numpy()
-    return finite_array(name, value, shape)
+    @property
+    def saturated(self):
+        """Whether `mutual_information` is within 1% of log(count): it then says how many samples there were."""
+        return bool(self.mutual_information > 0.99 * math.log(self.count))
 
 
 def kl_samples(mean, logvar):
@@ -77,10 +81,16 @@ def kl_samples(mean, logvar):
     (N, k) ndarray
         In nats, never negative.
     """
-    mean = _array("mean", mean, ("N", "k"))
-    logvar = _array("logvar", logvar, mean.shape)
-    # expm1 keeps the digits of var - 1 when a unit has all but collapsed.
-    return (mean**2 + np.expm1(logvar) - logvar) / 2
+    mean = finite_array("mean", mean, ("N", "k"))
+    logvar = finite_array("logvar", logvar, mean.shape)
+    with np.errstate(over="ignore"):  # reported below, by name
+        # expm1 keeps the digits of var - 1 when a unit has all but collapsed.
+        kl = (mean**2 + np.expm1(logvar) - logvar) / 2
+    if not np.isfinite(kl).all():
+        raise ValueError(
+            f"mean is up to {np.abs(mean).max():.3g} and logvar up to {logvar.max():.3g}; expected a KL within float64"
+        )
+    return kl
 
 
 def kl_per_unit(mean, logvar):
@@ -98,10 +108,14 @@ def active_units(mean, threshold=ACTIVE):
     threshold : float
         On the variance (1/N) of the mean, which the prior's variance of 1 sets the scale of.
     """
-    mean = _array("mean", mean, ("N", "k"))
+    mean = finite_array("mean", mean, ("N", "k"))
     if len(mean) < 2:
         raise ValueError(f"mean has shape {mean.shape}; expected at least 2 samples, to have a variance")
-    return int((mean.var(axis=0) > positive("threshold", threshold)).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = mean.var(axis=0)
+    if not np.isfinite(variance).all():
+        raise ValueError(f"mean is up to {np.abs(mean).max():.3g}; expected variances within float64")
+    return int((variance > positive("threshold", threshold)).sum())
 
 
 def inactive_fraction(kl, thresholds):
@@ -119,7 +133,7 @@ def inactive_fraction(kl, thresholds):
     (T,) ndarray
         Between 0 and 1.
     """
-    kl, thresholds = _array("kl", kl, ("k",)), _array("thresholds", thresholds, ("T",))
+    kl, thresholds = finite_array("kl", kl, ("k",)), finite_array("thresholds", thresholds, ("T",))
     return np.searchsorted(np.sort(kl), thresholds, side="left") / kl.size
 
 
@@ -139,7 +153,7 @@ def epsilon_delta(kl_samples, epsilon, delta=DELTA):
     -------
     (k,) ndarray of bool
     """
-    kl = _array("kl_samples", kl_samples, ("N", "k"))
+    kl = finite_array("kl_samples", kl_samples, ("N", "k"))
     return (kl >= positive("epsilon", epsilon)).sum(axis=0) <= _may_exceed(delta, len(kl))
 
 
@@ -152,14 +166,13 @@ def _may_exceed(delta, count):
 
 
 def _encoder_outputs(mean, logvar):
-    """Both on the host in their own precision, as a float64 copy of (60000, 200) takes 100 MB; shapes checked."""
+    """Both on the host in their own precision, as a float64 copy of (60000, 200) takes 100 MB; checked."""
     outputs = []
     for name, value in (("mean", mean), ("logvar", logvar)):
-        if _is_tensor(value):
-            value = value.detach().cpu()
-        elif not isinstance(value, np.ndarray):
-            value = _array(name, value, ("N", "k"))
-        _expect(name, value, outputs[0].shape if outputs else ("N", "k"))
+        shape = outputs[0].shape if outputs else ("N", "k")
+        value = plain_array(name, value, f"numbers of shape ({', '.join(map(str, shape))})")
+        _expect(name, value, shape)
+        refuse_not_finite(name, value)
         outputs.append(value)
     return outputs
 
@@ -179,8 +192,7 @@ def unit_statistics(mean, logvar, delta=DELTA):
     rank = count - 1 - _may_exceed(delta, count)  # all samples above this one may reach epsilon, itself may not
     columns = []
     for i in range(0, k, 16):
-        m = _array("mean", mean[:, i : i + 16], ("N", "k"))
-        l = _array("logvar", logvar[:, i : i + 16], ("N", "k"))
+        m, l = (part[:, i : i + 16].astype(np.float64) for part in (mean, logvar))
         kl = kl_samples(m, l)
         second_moment = (m**2 + np.exp(l)).mean(axis=0)
         quantile = np.partition(np.ascontiguousarray(kl.T), rank)[:, rank]
@@ -211,53 +223,90 @@ def mutual_information(mean, logvar, samples=1024, seed=0):
     rng = np.random.default_rng(integer("seed", seed, 0, 2**63 - 1))
     drawn = np.resize(rng.permutation(count), samples)
     noise = rng.standard_normal((samples, k))
-    l = _array("logvar", logvar[drawn], ("N", "k"))
-    own = -(noise**2 + l).sum(axis=1) / 2  # log q(z | x), without the (2 pi)^(-k/2) that cancels
+    # An affine change of z changes nothing. This one brings the many near 0 and 1, whatever the few are, so that the
+    # products below lose few digits.
+    own_m, own_l = (part[drawn].astype(np.float64) for part in (mean, logvar))
+    centre, width = np.median(own_m, axis=0), np.median(own_l, axis=0)
+    own_l -= width
+    own = -(noise**2 + own_l).sum(axis=1) / 2  # log q(z | x), without the (2 pi)^(-k/2) that cancels
+    log_sum = np.full(samples, -np.inf)
+    step = max(1, min(BLOCK, BLOCK**2 // samples))
     with np.errstate(over="ignore", invalid="ignore"):
-        z = _array("mean", mean[drawn], ("N", "k")) + np.exp(l / 2) * noise
-        centre = z.mean(axis=0)  # nearer to 0, the squares below lose fewer digits
-        z -= centre
-        powers = np.hstack([z**2, z])
-        log_sum = np.full(samples, -np.inf)
-        step = max(1, min(BLOCK, BLOCK**2 // samples))
+        own_m = (own_m - centre) * np.exp(-width / 2)
+        z = own_m + np.exp(own_l / 2) * noise
         for i in range(0, count, step):
-            m = _array("mean", mean[i : i + step], ("N", "k")) - centre
-            l = _array("logvar", logvar[i : i + step], ("N", "k"))
+            m = (mean[i : i + step].astype(np.float64) - centre) * np.exp(-width / 2)
+            l = logvar[i : i + step] - width
             precision = np.exp(-l)
-            log_q = powers @ np.hstack([precision, -2 * m * precision]).T  # (samples, step): log q(z | x_j)
-            log_q += (m**2 * precision + l).sum(axis=1)
-            log_q /= -2
+            sizes = z**2 @ precision.T  # (samples, step), like log_q, which is log q(z | x_j)
+            sizes += (m**2 * precision).sum(axis=1)
+            log_q = z @ (2 * m * precision).T
+            log_q -= sizes
+            log_q -= l.sum(axis=1)
+            log_q /= 2
             here = np.flatnonzero((drawn >= i) & (drawn < i + step))
             log_q[here, drawn[here] - i] = own[here]  # with the very same number, no draw gives more than log N
+            sizes *= 2 * k * np.finfo(float).eps  # a bound on what rounding does to log_q
+            if not sizes.max() < ROUNDING:  # or NaN
+                unsure = ~((sizes < ROUNDING) | (log_q + sizes < own[:, None] - 50))  # e^-50 does not count
+                unsure[here, drawn[here] - i] = False
+                for s, j in _in_blocks(*np.nonzero(unsure)):
+                    # From the differences of the means, which are exact where they matter most.
+                    apart, own_logvar = (part[drawn[s]].astype(np.float64) for part in (mean, logvar))
+                    apart -= mean[i + j]
+                    ratio = np.exp((own_logvar - logvar[i + j]) / 2)
+                    away = (apart + np.exp(own_logvar / 2) * noise[s]) * np.exp(-logvar[i + j].astype(np.float64) / 2)
+                    deviations = np.where(apart == 0, ratio * noise[s], away)
+                    log_q[s, j] = -(deviations**2 + l[j]).sum(axis=1) / 2
             top = log_q.max(axis=1)
             log_q -= top[:, None]
             log_sum = np.logaddexp(log_sum, top + np.log(np.exp(log_q, out=log_q).sum(axis=1)))
-    result = (own - log_sum).mean() + np.log(count)
-    if not np.isfinite(result):
-        raise ValueError("mean and logvar give densities beyond float64; expected variances within its range")
+    result = (own - log_sum).mean() + math.log(count)
+    # Above log N no draw can come; and as (1/N) sum_j q(z | x_j) / q(z | x) averages to at most 1, the sum over the
+    # draws lies below -40 with a probability of at most e^-40.
+    if not -40 / samples <= result <= math.log(count) + 1e-9:
+        raise ValueError(
+            f"mean is up to {np.abs(mean).max():.3g} and logvar from {logvar.min():.3g} to {logvar.max():.3g}; "
+            "expected densities within float64"
+        )
     return float(result)
 
 
-def evaluate(batches, encode, decode, sigma2, samples=16, seed=0):
+def _in_blocks(*arrays):
+    for i in range(0, len(arrays[0]), BLOCK):
+        yield [array[i : i + BLOCK] for array in arrays]
+
+
+def evaluate(batches, encode, decode, sigma2, samples=16, seed=0, model=None):
     """The ELBO of a Gaussian VAE over a whole data set, its tuned ELBO, and every measure of collapse here.
 
     The networks run in their own precision, without gradients and on the device of the batches; every sum over
     samples, pixels and draws is in float64. Torch and NumPy, a device, and the size of the batches each have noise
     of their own, so `sse` and what comes of it differ between them by the error of a Monte-Carlo estimate.
 
+    Torch modules are put into evaluation mode, without dropout and with BatchNorm's running statistics, and left as
+    they were found: the mode of every submodule, the buffers, and the global random state of torch and NumPy. Those
+    of `model`, and those found where `encode` and `decode` come from: a module or its bound method, a partial, or a
+    function that names a module, by itself or in what it calls. A module that they reach some other way, say through
+    a registry, is run as it is: pass it as `model`.
+
     Parameters
     ----------
-    batches : iterable of (B, ...) arrays or tensors
-        The data, in the units the networks take. B may differ between batches; n is the size of the rest.
+    batches : iterable of (B, ...) arrays or tensors, or of pairs or longer tuples that begin with one
+        The data, in the units the networks take; labels and what else follows in a tuple are ignored. uint8 is used
+        as x / 255, as `train` does. B may differ between batches; n is the size of the rest.
     encode : callable
-        x (B, ...) to the mean and log variance of q(z | x), each (B, k).
+        x (B, ...) to the mean and log variance of q(z | x), a pair of (B, k). Latent maps (B, ...) count as k units,
+        one for each entry.
     decode : callable
-        z (B, k) to the mean of p(x | z), in the shape of x.
+        z, of the shape of the mean, to the mean of p(x | z), in the shape of x.
     sigma2 : float
         Variance of the observation noise, above 0.
     samples : int
         Draws of z for each x.
     seed : int
+    model : torch.nn.Module, optional
+        To put into evaluation mode, where it cannot be found.
 
     Returns
     -------
@@ -266,47 +315,59 @@ def evaluate(batches, encode, decode, sigma2, samples=16, seed=0):
     Raises
     ------
     ValueError
-        When there are no batches, a shape does not fit, or a batch or an output has NaN or infinity.
+        When there are no batches, a batch or an output is not what is expected, or has NaN or infinity; the message
+        says which, and in which row.
     """
     sigma2 = positive("sigma2", sigma2)
     samples, seed = integer("samples", samples, 1, 2**31 - 1), integer("seed", seed, 0, 2**63 - 1)
-    batches = iter(batches)
-    x = next(batches, None)
-    if x is None:
+    for name, function in (("encode", encode), ("decode", decode)):
+        if not callable(function):
+            raise ValueError(f"{name} is {brief(function)}; expected a function")
+    if model is not None and not _is_module(model):
+        raise ValueError(f"model is {brief(model)}; expected a torch.nn.Module")
+    if hasattr(batches, "shape") or isinstance(batches, (str, bytes, dict)) or not hasattr(batches, "__iter__"):
+        kind = f"a {type(batches).__name__}, {brief(batches)}"
+        raise ValueError(f"batches is {kind}; expected an iterable of batches: x.split(500), np.array_split(x, 9), [x]")
+    with _undisturbed([encode, decode, model], seed):
+        return _evaluate(batches, encode, decode, sigma2, samples, seed)
+
+
+def _evaluate(batches, encode, decode, sigma2, samples, seed):
+    means, logvars, shape, count, squares = [], [], None, 0, 0.0
+    for batch in batches:
+        x = _batch(batch)
+        if shape is None:
+            shape, tensors, (exp, normal) = x.shape[1:], _is_tensor(x), _functions(x, seed)
+        if _is_tensor(x) != tensors:
+            raise ValueError(f"a batch is a {type(x).__name__} and the first was not; expected all of one library")
+        _expect("a batch", x, ("B", *shape))
+        mean, logvar = _pair(encode(x), x)
+        _expect("encode's mean", mean, (len(x), *(means[0].shape[1:] if means else ("k",) * max(1, mean.ndim - 1))))
+        _expect("encode's logvar", logvar, mean.shape)
+        deviation, error = exp(logvar / 2), 0.0
+        for _ in range(samples):
+            output = _output("decode's output", decode(mean + deviation * normal(mean.shape)), x)
+            _expect("decode's output", output, x.shape)
+            error = error + _sum(_wide(x) - _wide(output))  # stays on the device
+        if not math.isfinite(error := float(error)):
+            for name, value in (("a batch", x), ("encode's mean", mean), ("encode's logvar", logvar)):
+                refuse_not_finite(name, plain_array(name, value), first_row=count)
+            wrong = f"in the batch of the rows from {count} on"
+            raise ValueError(
+                f"decode's output contains NaN or infinity, or is too far from x, {wrong}; expected finite"
+            )
+        squares += error
+        count += len(x)
+        means.append(mean)
+        logvars.append(logvar)
+    if not means:
         raise ValueError("batches is empty; expected at least one batch (B, ...)")
-    if len(getattr(x, "shape", ())) < 2:
-        raise ValueError(f"a batch is {x!r:.80}; expected an array or a tensor (B, ...)")
-    exp, normal, concatenate, float64, no_grad = _functions(x, seed)
-    means, logvars, sums, shape = [], [], {}, x.shape[1:]
-
-    def add(name, value):
-        sums[name] = sums.get(name, 0.0) + value.sum(dtype=float64)  # stays on the device
-
-    with no_grad:
-        while x is not None:
-            _expect("a batch", x, ("B", *shape))
-            mean, logvar = encode(x)
-            _expect("encode's mean", mean, (len(x), means[0].shape[1] if means else "k"))
-            _expect("encode's logvar", logvar, mean.shape)
-            add("a batch", x)
-            add("encode's mean", mean)
-            add("encode's logvar", logvar)
-            deviation = exp(logvar / 2)
-            for _ in range(samples):
-                output = decode(mean + deviation * normal(mean.shape))
-                _expect("decode's output", output, x.shape)
-                add("decode's output", (x - output) ** 2)
-            means.append(mean)
-            logvars.append(logvar)
-            x = next(batches, None)
-    sums = {name: float(value) for name, value in sums.items()}
-    for name, value in sums.items():  # in the order in which one spoils the next
-        if not math.isfinite(value):
-            raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
-    means, logvars = _encoder_outputs(concatenate(means), concatenate(logvars))
+    means = np.concatenate([plain_array("encode's mean", mean) for mean in means]).reshape(count, -1)
+    logvars = np.concatenate([plain_array("encode's logvar", logvar) for logvar in logvars]).reshape(count, -1)
+    for name, value in (("encode's mean", means), ("encode's logvar", logvars)):
+        refuse_not_finite(name, value)
     units = unit_statistics(means, logvars)
-    n, count = math.prod(shape), len(means)
-    sse, kl = sums["decode's output"] / (samples * count), float(units.kl_per_unit.sum())
+    n, sse, kl = math.prod(shape), squares / (samples * count), float(units.kl_per_unit.sum())
     return Evaluation(
         elbo=-(n * math.log(2 * math.pi * sigma2) + sse / sigma2) / 2 - kl,
         sse=sse,
@@ -325,16 +386,151 @@ def _is_tensor(value):
     return hasattr(value, "detach")  # without importing torch
 
 
-def _functions(x, seed):
-    """What `evaluate` needs of x's own library: exp, noise, concatenate, float64, a context without gradients."""
-    if not _is_tensor(x):
-        normal = partial(np.random.default_rng(seed).standard_normal, dtype=np.float32)
-        return np.exp, normal, np.concatenate, np.float64, contextlib.nullcontext()
-    import torch
+def _is_module(value):
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
 
+
+def _batch(batch):
+    """The data of a batch, floating point: a tensor as it is, anything else as an ndarray."""
+    x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not hasattr(x, "shape") or len(x.shape) < 2:
+        what = f" (a dict with {brief(list(x))})" if isinstance(x, dict) else ""
+        raise ValueError(
+            f"a batch is {brief(batch)}{what}; expected an array or a tensor (B, ...), or a tuple of x and more"
+        )
+    x = _output("a batch", x, x)
+    if str(x.dtype).removeprefix("torch.") == "uint8":
+        return x.float() / 255 if _is_tensor(x) else x / np.float32(255)
+    _floating("a batch", x, "floating point, or uint8, which is used as x / 255")
+    return x
+
+
+def _pair(outputs, x):
+    """Mean and log variance, from what `encode` returned for x."""
+    if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
+        had = f"a {type(outputs).__name__}"
+        had += f" of {len(outputs)}" if isinstance(outputs, (tuple, list)) else ""
+        keys = outputs if isinstance(outputs, dict) else getattr(outputs, "__dict__", ())
+        had += f" with {', '.join(map(str, keys))}" if keys and not hasattr(outputs, "shape") else ""
+        remedy = (
+            "lambda x: net(x)[:2]" if isinstance(outputs, (tuple, list)) else "lambda x: (net(x).mean, net(x).logvar)"
+        )
+        raise ValueError(f"encode returned {had}; expected a pair, the mean and the log variance, say {remedy}")
+    outputs = [
+        _output(name, value, x) for name, value in zip(("encode's mean", "encode's logvar"), outputs, strict=True)
+    ]
+    for name, value in zip(("encode's mean", "encode's logvar"), outputs, strict=True):
+        _floating(name, value, "floating point")
+    return outputs
+
+
+def _output(name, value, x):
+    """Real numbers of the library of x: a tensor on a device, or else an ndarray."""
+    if not hasattr(value, "shape"):
+        raise ValueError(f"{name} is {brief(value)}, a {type(value).__name__}; expected an array of numbers like x")
+    if _is_tensor(value) != _is_tensor(x):
+        raise ValueError(f"{name} is a {type(value).__name__} and x a {type(x).__name__}; expected both of one library")
+    if (
+        not _is_tensor(value)
+        or value.is_sparse
+        or value.is_meta
+        or value.is_complex()
+        or str(value.dtype) == "torch.bool"
+    ):
+        return plain_array(name, value, "an array of numbers like x")  # which refuses such a tensor
+    return value
+
+
+def _floating(name, value, expected):
+    if "float" not in str(value.dtype):
+        raise ValueError(f"{name} has dtype {value.dtype}; expected {expected}: convert it, and scale it, by yourself")
+
+
+def _wide(value):
+    """At least float32, whose range a squared error fits into."""
+    if value.dtype.itemsize >= 4:
+        return value
+    return value.float() if _is_tensor(value) else value.astype(np.float32)
+
+
+def _sum(difference):
+    """The sum of squares, in float64: on the device where it has that."""
+    squares = difference**2
+    if not _is_tensor(squares):
+        return squares.sum(dtype=np.float64)
+    float64 = sys.modules["torch"].float64
+    try:
+        return squares.sum(dtype=float64)
+    except (TypeError, RuntimeError):  # Apple's GPUs have no float64
+        return squares.cpu().sum(dtype=float64)
+
+
+def _functions(x, seed):
+    """What `evaluate` needs of x's own library: exp, and noise of a given shape."""
+    if not _is_tensor(x):
+        return np.exp, partial(np.random.default_rng(seed).standard_normal, dtype=np.float32)
+    torch = sys.modules["torch"]
     generator = torch.Generator(x.device).manual_seed(seed)
-    normal = partial(torch.randn, generator=generator, dtype=x.dtype, device=x.device)
-    return torch.exp, normal, torch.cat, torch.float64, torch.no_grad()
+    return torch.exp, partial(torch.randn, generator=generator, dtype=x.dtype, device=x.device)
+
+
+@contextlib.contextmanager
+def _undisturbed(functions, seed):
+    """No gradients, modules in evaluation mode, global random states from the seed; all as before at the end."""
+    torch, numpy_state = sys.modules.get("torch"), np.random.get_state()  # noqa: NPY002
+    with contextlib.ExitStack() as stack:
+        stack.callback(np.random.set_state, numpy_state)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        if torch is not None:
+            stack.enter_context(torch.no_grad())
+            devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+            stack.enter_context(torch.random.fork_rng(devices))
+            torch.default_generator.manual_seed(seed)
+            modules = {id(part): part for root in _modules_in(functions) for part in root.modules()}.values()
+            found = [(part, part.training, [*part.__dict__["_buffers"].items()]) for part in modules]
+            copies = [(buffer, buffer.clone()) for *_, buffers in found for _, buffer in buffers if buffer is not None]
+
+            def put_back():
+                for part, training, buffers in found:
+                    part.training = training
+                    part.__dict__["_buffers"].update(buffers)
+                for buffer, copy in copies:
+                    buffer.copy_(copy)
+
+            stack.callback(put_back)
+            for part in modules:
+                part.training = False
+        yield
+
+
+def _modules_in(values, depth=6, seen=None):
+    """The torch modules that values hold, or functions among them name: in closures, globals, partials, attributes."""
+    seen = set() if seen is None else seen
+    for value in values:
+        if id(value) in seen or depth == 0:
+            continue
+        seen.add(id(value))
+        if _is_module(value):
+            yield value
+            continue
+        within = []
+        if isinstance(value, partial):
+            within = [value.func, *value.args, *value.keywords.values()]
+        elif inspect.ismethod(value):
+            within = [value.__self__, value.__func__]
+        elif inspect.isfunction(value):
+            with contextlib.suppress(ValueError):  # a variable of the closure that has no value yet
+                named = inspect.getclosurevars(value)
+                within = [*named.nonlocals.values(), *named.globals.values()]
+            within += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        elif isinstance(value, (list, tuple)):
+            within = value
+        elif isinstance(value, dict):
+            within = list(value.values())
+        elif not inspect.ismodule(value) and not isinstance(value, type) and hasattr(value, "__dict__"):
+            within = list(vars(value).values())
+        yield from _modules_in(within, depth - 1, seen)
 
 
 def _expect(name, value, shape):
