@@ -1,6 +1,8 @@
 """The measures of collapse against torch's distributions, quadrature, the linear VAE, by hand, and at their edges."""
 
 import tracemalloc
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from helpers import collapse, data, linear_vae, spectrum
 from helpers.moments import Moments
@@ -64,6 +67,14 @@ def test_epsilon_delta_counts_samples():
     np.testing.assert_array_equal(collapse.epsilon_delta(kl, 0.5, 0.01), [True, True, False])
     np.testing.assert_array_equal(collapse.epsilon_delta(kl, 0.5, 0.0), [True, False, False])
     np.testing.assert_array_equal(collapse.epsilon_delta(kl, 1.5), [True, True, True])
+
+
+@pytest.mark.parametrize(("delta", "may"), [(0.29, 29), (0.57, 57), (0.07, 7), (0.289, 28)])
+def test_epsilon_delta_takes_whole_samples(delta, may):
+    """0.29 of 100 samples are 29, though 0.29 * 100 is below 29 in float64."""
+    kl = np.array([[1.0] * 2] * may + [[0.0] * 2] * (100 - may))
+    kl[may, 1] = 1.0
+    np.testing.assert_array_equal(collapse.epsilon_delta(kl, 0.5, delta), [True, False])
 
 
 @settings(max_examples=25, deadline=None)
@@ -158,6 +169,65 @@ def test_mutual_information_does_not_depend_on_units_of_z_or_blocks(monkeypatch)
     blocks = collapse.mutual_information(mean, logvar, samples=150, seed=5)
     np.testing.assert_allclose([scaled, tensors, blocks], estimate, rtol=1e-12)
     assert far == pytest.approx(estimate, rel=1e-8)
+
+
+def direct_information(mean, logvar, samples=1024, seed=0):
+    """The same average of the same draws, by its definition, in extended precision and from differences alone."""
+    rng, count = np.random.default_rng(seed), len(mean)
+    drawn, m, l = np.resize(rng.permutation(count), samples), mean.astype(np.longdouble), logvar.astype(np.longdouble)
+    total = np.longdouble(0)
+    for s, noise in zip(drawn, rng.standard_normal((samples, mean.shape[1])), strict=True):
+        deviations = (m[s] - m) * np.exp(-l / 2) + np.exp((l[s] - l) / 2) * noise
+        log_q = -(deviations**2 + l).sum(axis=1) / 2
+        total += log_q[s] - log_q.max() - np.log(np.exp(log_q - log_q.max()).sum())
+    return float(total / samples + np.log(np.longdouble(count)))
+
+
+def awkward_outputs():
+    rng = np.random.default_rng(0)
+    mean, narrow = rng.standard_normal((300, 4)), np.full((300, 4), -6.0)
+    few, half = np.arange(300)[:, None] == 7, np.arange(300)[:, None] < 150
+    signs = rng.choice([-1.0, 1.0], (300, 4))
+    return {
+        "one mean of 1e10": (np.where(few, 1e10, mean), narrow),
+        "one log variance of 60": (mean, np.where(few, 60.0, narrow)),
+        "one log variance of -2000": (mean, np.where(few, -2000.0, narrow)),
+        "log variances of 60 and -60": (mean, 60 * signs),
+        "log variances of 85 and -85": (mean, 85 * signs),
+        "all log variances from -85 to 85": (mean, rng.uniform(-85, 85, (300, 4))),
+        "two clusters 1e10 apart": (mean + 1e10 * half, narrow + 8),
+        "far from 0": (mean + 1e12, narrow + 6),
+        "means of 1e200": (mean * 1e200, narrow),
+        "log variances of 1400": (mean, narrow + 1406),
+    }
+
+
+@pytest.mark.parametrize("kind", awkward_outputs())
+def test_mutual_information_is_right_whatever_the_scales(kind):
+    mean, logvar = awkward_outputs()[kind]
+    assert collapse.mutual_information(mean, logvar) == pytest.approx(direct_information(mean, logvar), abs=1e-8)
+    assert -1e-9 < collapse.mutual_information(mean, logvar) <= np.log(300) + 1e-12
+
+
+def test_a_sum_that_no_draws_can_have_is_refused(monkeypatch):
+    """The products alone, with nothing computed again, lose all digits of clusters far apart."""
+    monkeypatch.setattr(collapse, "ROUNDING", np.inf)
+    with pytest.raises(
+        ValueError, match=r"mean is up to 1e\+10 and logvar from 2 to 2; expected densities within float64"
+    ):
+        collapse.mutual_information(*awkward_outputs()["two clusters 1e10 apart"])
+
+
+def test_mutual_information_of_a_point_beside_a_gaussian():
+    """Of two samples the one has no variance to speak of: every z tells them apart, and so says log 2."""
+    assert collapse.mutual_information([[0.0], [1.0]], [[0.0], [-2000.0]]) == pytest.approx(np.log(2), abs=1e-12)
+
+
+def test_evaluation_says_when_the_information_is_all_there_is(digits_vae):
+    x, _, vae = digits_vae
+    found = collapse.evaluate([x[:20]], *networks(vae), vae.sigma2)
+    assert found.saturated and found.mutual_information > 0.99 * np.log(20)
+    assert not collapse.evaluate([x], lambda x: (x[:, :5] * 0.1, x[:, :5] * 0), networks(vae)[1], 1.0).saturated
 
 
 def test_mutual_information_never_holds_all_densities():
@@ -274,10 +344,166 @@ def test_evaluate_takes_no_gradients():
     assert torch.is_grad_enabled()
 
 
+X = np.random.default_rng(3).random((40, 6)).astype(np.float32)
+
+
+class Plain(nn.Module):
+    """A VAE with all that depends on the mode or changes when it is used."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+        self.head, self.tail = nn.Linear(8, 4), nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 6), nn.Dropout(0.5))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def encode(self, x):
+        self.calls = self.calls + 1
+        return self.head(self.body(x)).chunk(2, dim=1)
+
+    def decode(self, z):
+        self.calls += 1
+        return self.tail(z)
+
+
+def state(net):
+    tensors = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    return [part.training for part in net.modules()], tensors, torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+
+
+WAYS = {
+    "bound methods": lambda net: (net.encode, net.decode),
+    "lambdas": lambda net: (lambda x: net.encode(x), lambda z: net.decode(z)),
+    "partials": lambda net: (partial(Plain.encode, net), partial(lambda which, z: which.decode(z), net)),
+    "defaults": lambda net: (lambda x, net=net: net.encode(x), lambda z, net=net: net.decode(z)),
+    "an object that is no module": lambda net: (Wrapped(net).encode, Wrapped(net).decode),
+}
+
+
+class Wrapped:
+    def __init__(self, net):
+        self.parts = {"net": net}
+
+    def encode(self, x):
+        return self.parts["net"].encode(x)
+
+    def decode(self, z):
+        return self.parts["net"].decode(z)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_evaluate_leaves_the_model_as_it_found_it(way):
+    """And runs it in evaluation mode: the numbers are those of a model that was in it before."""
+    torch.manual_seed(0)
+    net, other = Plain(), Plain()
+    other.load_state_dict(net.state_dict())
+    net.body[1].eval()  # a part that was frozen stays so
+    before = state(net)
+    batches = torch.tensor(X).split(15)
+    found = collapse.evaluate(batches, *WAYS[way](net), 0.5, samples=2)
+    after = state(net)
+    assert before[0] == after[0] and before[0].count(False) == 1
+    torch.testing.assert_close(after[1], before[1], rtol=0, atol=0)
+    assert torch.equal(after[2], before[2]) and (after[3][1] == before[3][1]).all()
+    other.eval()
+    expected = collapse.evaluate(batches, other.encode, other.decode, 0.5, samples=2)
+    assert found.elbo == expected.elbo and found.mutual_information == expected.mutual_information
+
+
+def test_evaluate_takes_the_model_where_it_cannot_find_it():
+    net = Plain()
+    hidden = {"net": net}.__getitem__  # a builtin method, into which nothing looks
+    ways = (lambda x: hidden("net").encode(x)), (lambda z: hidden("net").decode(z))
+    batches, before = torch.tensor(X).split(20), state(net)
+    found = collapse.evaluate(batches, *ways, 0.5, model=net)
+    torch.testing.assert_close(state(net)[1], before[1], rtol=0, atol=0)
+    assert found.elbo == collapse.evaluate(batches, net.encode, net.decode, 0.5).elbo and net.training
+
+
+def test_evaluate_leaves_the_model_as_it_found_it_after_an_error():
+    net = Plain()
+    before = state(net)
+    with pytest.raises(ValueError, match="decode's output has shape"):
+        collapse.evaluate([torch.tensor(X)], net.encode, lambda z: net.decode(z)[:, :3], 0.5)
+    assert before[0] == state(net)[0] and torch.equal(before[1]["calls"], state(net)[1]["calls"])
+
+
+def test_noise_drawn_by_the_networks_themselves_comes_from_the_seed():
+    noisy = lambda x: (x[:, :2] + torch.randn(len(x), 2), x[:, :2] * 0)  # noqa: E731
+    decode = lambda z: z[:, [0] * 6] + np.random.standard_normal()  # noqa: E731, NPY002
+    one, same = (collapse.evaluate([torch.tensor(X)], noisy, decode, 0.5, seed=4).elbo for _ in range(2))
+    assert one == same != collapse.evaluate([torch.tensor(X)], noisy, decode, 0.5, seed=5).elbo
+
+
+def test_bytes_are_used_as_x_over_255_as_in_training():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 4), dtype=np.uint8)
+    encode, decode = (lambda x: (x[:, :2], x[:, :2] * 0)), (lambda z: z[:, [0, 1, 0, 1]])
+    for make in (np.asarray, torch.tensor):
+        scaled = make(pixels / np.float32(255))
+        found, expected = (collapse.evaluate([b], encode, decode, 0.5) for b in (make(pixels), scaled))
+        assert found.elbo == pytest.approx(expected.elbo, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_without_overflow(dtype):
+    """An error of 1000 has a square beyond float16."""
+    x = torch.full((50, 300), 1000.0, dtype=dtype)
+    found = collapse.evaluate(
+        [x], lambda x: (x[:, :3] * 0, x[:, :3] * 0), lambda z: z[:, :1] * torch.zeros(300).to(dtype), 1.0
+    )
+    assert found.sse == 300 * 1000.0**2
+    if dtype == torch.float16:
+        same = collapse.evaluate(
+            [x.numpy()], lambda x: (x[:, :3] * 0,) * 2, lambda z: np.zeros((50, 300), np.float16), 1.0
+        )
+        assert same.sse == found.sse
+
+
+def test_loaders_of_tuples_are_taken_by_their_first():
+    data_set = torch.utils.data.TensorDataset(torch.tensor(X), torch.arange(40))
+    encode, decode = (lambda x: (x[:, :2], x[:, :2] * 0)), (lambda z: z[:, [0] * 6])
+    expected = collapse.evaluate(torch.tensor(X).split(16), encode, decode, 0.5)
+    alone = torch.utils.data.TensorDataset(torch.tensor(X))
+    for loader in (torch.utils.data.DataLoader(one, 16) for one in (data_set, alone)):
+        assert collapse.evaluate(loader, encode, decode, 0.5).elbo == expected.elbo
+
+
+def test_latent_maps_count_as_units():
+    encode = lambda x: (x[:, :4].reshape(-1, 1, 2, 2), x[:, :4].reshape(-1, 1, 2, 2) * 0)  # noqa: E731
+    found = collapse.evaluate(torch.tensor(X).split(16), encode, lambda z: z.flatten(1)[:, [0] * 6], 0.5)
+    assert found.kl_per_unit.shape == (4,)
+    np.testing.assert_allclose(found.kl_per_unit, collapse.kl_per_unit(X[:, :4], X[:, :4] * 0), rtol=1e-6)
+
+
+class NoFloat64(torch.Tensor):
+    """As on a device that has none: sums in it are refused until the tensor is on the host."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.Tensor.sum and kwargs.get("dtype") == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        found = super().__torch_function__(function, types, args, kwargs)
+        return found.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else found
+
+
+def test_a_device_without_float64_sums_on_the_host():
+    encode, decode = (lambda x: (x[:, :2], x[:, :2] * 0)), (lambda z: z[:, [0] * 6])
+    found = collapse.evaluate([torch.tensor(X).as_subclass(NoFloat64)], encode, decode, 0.5)
+    assert found.elbo == collapse.evaluate([torch.tensor(X)], encode, decode, 0.5).elbo
+
+
 def test_perfect_reconstruction_has_no_best_sigma2():
     x = np.zeros((5, 3))
     found = collapse.evaluate([x], lambda x: (x, x), lambda z: np.zeros_like(z), 1.0)
     assert found.sse == 0 and found.tuned_elbo == np.inf
+
+
+@dataclass
+class Output:
+    """As libraries of VAEs return it."""
+
+    embedding: np.ndarray
+    log_covariance: np.ndarray
 
 
 def run(batches=None, encode=lambda x: (x, x), decode=lambda z: z, sigma2=1.0, **options):
@@ -312,14 +538,46 @@ def run(batches=None, encode=lambda x: (x, x), decode=lambda z: z, sigma2=1.0, *
         ),
         (lambda: collapse.mutual_information([["one"]], [[0.0]]), "mean is"),
         (lambda: collapse.mutual_information([[0.0], [1.0]], [[0.0], [np.inf]], samples=1), "logvar contains NaN"),
-        (lambda: collapse.mutual_information([[0.0], [1.0]], [[0.0], [-2000.0]]), "beyond float64"),
+        (lambda: collapse.kl_samples([[1e200]], [[0.0]]), r"mean is up to 1e\+200 and logvar up to 0"),
+        (lambda: collapse.kl_samples([[0.0]], [[800.0]]), "logvar up to 800"),
+        (lambda: collapse.active_units([[1e200], [-1e200]]), r"mean is up to 1e\+200"),
         (lambda: collapse.mutual_information([[0.0]], [[0.0]], samples=0), "samples is 0"),
         (lambda: collapse.mutual_information([[0.0]], [[0.0]], seed=-1), "seed is -1"),
         (lambda: run(sigma2=0.0), "sigma2 is 0.0"),
         (lambda: run(samples=0), "samples is 0"),
         (lambda: run(seed=0.5), "seed is 0.5"),
         (lambda: run(batches=[]), "batches is empty"),
-        (lambda: run(batches=np.ones((3, 2))), r"a batch is array\(\[1., 1.\]\)"),
+        (lambda: run(batches=np.ones((3, 2))), r"batches is a ndarray, .*x.split\(500\), np.array_split"),
+        (lambda: run(batches=torch.ones(3, 2)), r"batches is a Tensor, .*expected an iterable of batches"),
+        (lambda: run(batches="ab"), "batches is a str, 'ab'"),
+        (lambda: run(batches=5), "batches is a int, 5"),
+        (lambda: run(batches=[{"x": np.ones((3, 2))}]), r"a batch is .*a dict with \['x'\]"),
+        (lambda: run(batches=[np.ones((3, 2)), torch.ones(3, 2)]), "a batch is a Tensor and the first was not"),
+        (
+            lambda: run(batches=[np.ones((3, 2), np.int64)]),
+            "a batch has dtype int64; expected floating point, or uint8",
+        ),
+        (lambda: run(batches=[torch.ones(3, 2, dtype=torch.int32)]), "a batch has dtype torch.int32"),
+        (lambda: run(batches=[torch.ones(3, 2).to_sparse()]), "a batch is sparse.*to_dense"),
+        (lambda: run(batches=[torch.ones(3, 2, device="meta")]), "a batch is tensor.*meta"),
+        (lambda: run(batches=[torch.ones(3, 2) > 0]), "a batch is boolean"),
+        (lambda: run(batches=[np.ma.masked_equal(np.ones((3, 2)), 2)]), "a batch is a masked array.*fill it"),
+        (
+            lambda: run(batches=[np.ones((3, 2)), np.array([[1, np.nan]])]),
+            r"a batch contains NaN.*first nan at \[3, 1\]",
+        ),
+        (lambda: run(encode=None), "encode is None; expected a function"),
+        (lambda: run(model=3), "model is 3; expected a torch.nn.Module"),
+        (lambda: run(encode=lambda x: (x, x, x)), r"encode returned a tuple of 3; expected a pair.*\[:2\]"),
+        (lambda: run(encode=lambda x: x), "encode returned a ndarray; expected a pair"),
+        (lambda: run([torch.ones(2, 3)], lambda x: x), "encode returned a Tensor; expected a pair"),
+        (lambda: run(encode=lambda x: {"mu": x, "log_var": x}), "encode returned a dict with mu, log_var; expected"),
+        (lambda: run(encode=lambda x: Output(x, x)), "encode returned a Output with embedding, log_covariance"),
+        (lambda: run(encode=lambda x: (torch.ones(3, 2), x)), "encode's mean is a Tensor and x a ndarray"),
+        (lambda: run(encode=lambda x: (x.astype(int), x)), "encode's mean has dtype int64"),
+        (lambda: run(decode=lambda z: None), "decode's output is None, a NoneType; expected an array"),
+        (lambda: run(decode=lambda z: (z, z)), "decode's output is .*, a tuple; expected an array"),
+        (lambda: run([torch.ones(3, 2)], decode=lambda z: z.numpy()), "decode's output is a ndarray and x a Tensor"),
         (lambda: run(batches=[[[1.0, 2.0]]]), r"a batch is \[\[1.0, 2.0\]\]; expected an array or a tensor"),
         (lambda: run(batches=[np.ones((3, 2)), np.ones((3, 4))]), r"a batch has shape \(3, 4\); expected \(B, 2\)"),
         (lambda: run(batches=[np.ones((3, 2)), np.ones((0, 2))]), r"a batch has shape \(0, 2\); expected \(B, 2\)"),
@@ -337,6 +595,10 @@ def run(batches=None, encode=lambda x: (x, x), decode=lambda z: z, sigma2=1.0, *
         (lambda: run(decode=lambda z: z[:, 0]), r"decode's output has shape \(3,\); expected \(3, 2\)"),
         (lambda: run(decode=lambda z: z[0:1]), r"decode's output has shape \(1, 2\); expected \(3, 2\)"),
         (lambda: run(decode=lambda z: z + np.nan), "decode's output contains NaN or infinity"),
+        (
+            lambda: run([torch.ones(3, 2)], decode=lambda z: z * 0 + 1e30),
+            "decode's output contains NaN or infinity, or is too far from x, in the batch of the rows from 0",
+        ),
     ],
 )
 def test_bad_input(call, message):
