@@ -6,11 +6,9 @@ No face is needed: pieces of scikit-learn's two photographs are published here a
 import hashlib
 import io
 import os
-import runpy
 import shutil
 import subprocess
 import sys
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -203,24 +201,42 @@ def test_one_part_alone_is_enough_for_its_faces(split, pack, root, tmp_path, mon
             celeba.faces(other)
 
 
-def command(monkeypatch, *arguments):
-    """python -m helpers.celeba, in this process."""
-    monkeypatch.setattr(sys, "argv", ["celeba", *map(str, arguments)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the module is in use here as well
-        runpy.run_module("helpers.celeba", run_name="__main__")
-
-
 def test_one_part_is_written_on_the_command_line(pack, tmp_path, monkeypatch, capsys):
-    command(monkeypatch, "--part", "valid", "--pack", pack, "--out", tmp_path / "gpu" / "CelebA64")
+    arguments = ["--part", "valid", "--pack", str(pack), "--out", str(tmp_path / "gpu" / "CelebA64")]
+    assert celeba._main(arguments) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "gpu" / "CelebA64" / "celeba_64_valid.npz")
     expected = celeba.faces("valid")
     monkeypatch.setenv("BOOK_DATA", str(tmp_path / "gpu"))
     np.testing.assert_array_equal(celeba.faces("valid"), expected)
-    for arguments in (["--part", "valid"], ["--pack", pack]):
+    for arguments in (["--part", "valid"], ["--pack", str(pack)]):
         with pytest.raises(SystemExit):
-            command(monkeypatch, *arguments)
+            celeba._main(arguments)
         assert "--part and --pack go together" in capsys.readouterr().err
+
+
+def test_a_pack_without_the_part_asked_for_makes_none(pack, tmp_path, capsys):
+    part = celeba.write_part(pack, "test", tmp_path)
+    assert celeba._main(["--part", "valid", "--pack", str(part), "--out", str(tmp_path / "new")]) == 1
+    assert capsys.readouterr().err == f"error: {part} is a pack without valid images; expected some\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_record_goes_into_a_new_folder(pack, tmp_path):
+    assert celeba._main(["--out", str(tmp_path / "new" / "er")]) == 0
+    assert os.listdir(tmp_path / "new" / "er") == [celeba.EIGENVALUES]
+
+
+def test_where_nothing_can_be_written_is_noticed_first(pack, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(celeba, "faces", lambda split: pytest.fail("the work came first"))
+    (tmp_path / "file").write_text("mine")
+    for arguments in (["--out", str(tmp_path / "file")], ["--out", str(tmp_path / "file" / "below")]):
+        assert celeba._main(arguments) == 1
+        assert "error: folder is " in capsys.readouterr().err
+
+
+def test_the_module_is_a_command():
+    done = subprocess.run([sys.executable, "-m", "helpers.celeba", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--pack" in done.stdout
 
 
 # What is damaged, and what is missing
@@ -279,6 +295,23 @@ def test_pack_with_a_wrong_byte_is_named(pack):
         pack.write_bytes(flip(content, place))
         with pytest.raises(ValueError, match=rf"{pack} is no readable pack of faces: "):
             celeba.faces()
+
+
+def test_a_pack_that_would_inflate_is_not_read(pack, monkeypatch):
+    """Of 2 GiB of zeros deflate makes 2 MB; the archive says beforehand what they would take."""
+    arrays = dict(np.load(pack))
+    with zipfile.ZipFile(pack, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("offsets", "partition"):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, arrays[name])
+        with archive.open("jpeg.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (2**31,)})
+            for _ in range(2**7):
+                file.write(bytes(2**24))
+    assert pack.stat().st_size < 3e6
+    monkeypatch.setattr(celeba.np, "load", lambda path: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=rf"{pack} is no readable pack of faces: it would take 2147484\d+ bytes"):
+        celeba.faces()
 
 
 @pytest.mark.parametrize("name", ["jpeg", "offsets", "partition"])
@@ -398,10 +431,18 @@ def test_missing_files_are_downloaded_into_the_cache(root, published, crops, mon
     np.testing.assert_array_equal(celeba.faces("test"), np.stack(of("test", crops)))
 
 
-@pytest.mark.parametrize("split", ["all", "Train", None, 0])
-def test_bad_split(split, pack):
-    with pytest.raises(ValueError, match=rf"split is {split!r}; expected one of \('train', 'valid', 'test'\)"):
-        celeba.faces(split)
+@pytest.mark.parametrize("split", ["all", "Train", None, 0, ["train"], {"train": 1}, np.array(["train", "valid"])])
+def test_bad_split(split, pack, tmp_path):
+    for call in (celeba.faces, lambda split: celeba.write_part(pack, split, tmp_path)):
+        with pytest.raises(ValueError, match=r"split is .*; expected one of \('train', 'valid', 'test'\)"):
+            call(split)
+
+
+@pytest.mark.parametrize("image", [None, "face.jpg", np.zeros((218, 178, 3), np.uint8), Image.new("RGB", (178, 147))])
+def test_only_images_that_hold_the_square_are_cropped(image):
+    """PIL would fill up what is missing with black."""
+    with pytest.raises(ValueError, match=r"^image (is|has)"):
+        celeba.crop(image)
 
 
 def test_nothing_heavy_is_imported_for_the_eigenvalues():

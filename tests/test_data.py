@@ -73,8 +73,10 @@ def test_digest_depends_on_values_shape_and_dtype_alone():
     others = [x.reshape(4, 3), x.view(np.int8), x.T, x + np.uint8(1), x.astype(np.uint16)]
     assert len({data.sha256(y) for y in [x, *others]}) == 6
     assert data.sha256(np.zeros((0, 2))) != data.sha256(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match="array has dtype object"):
-        data.sha256(np.array([None]))
+    for bad in (np.array(["a"]), np.array([None]), np.array([1.0, np.nan]), np.ma.masked_equal(x, 3), x > 3):
+        with pytest.raises(ValueError, match=r"^array "):
+            data.sha256(bad)
+    assert data.sha256(x.tolist()) == data.sha256(x.astype(np.int64))
 
 
 def test_synthetic_data_have_the_covariance_asked_for():
@@ -97,6 +99,8 @@ def test_synthetic_data_have_the_covariance_asked_for():
         ((10, [2, 1], 2, 0), "k is 2"),
         ((0, [2, 1], 1, 0), "count is 0"),
         ((10, [np.inf, 1], 1, 0), "eigenvalues contains NaN or infinity"),
+        ((10, [2, 1], 1, None), "seed is None"),
+        ((10, [2, 1], 1, "0"), "seed is '0'"),
     ],
 )
 def test_bad_synthetic_arguments(arguments, message):
@@ -128,8 +132,9 @@ def test_integer_sums_are_exact():
     np.testing.assert_array_equal(total, x.sum(axis=0))
     np.testing.assert_array_equal(products, (x.T @ x)[np.triu_indices(9)])
     assert total.dtype == products.dtype == np.uint32
-    with pytest.raises(ValueError, match="expected uint8"):
-        data.integer_sums(images / 255)
+    for bad in (images / 255, images[0, 0], images[:0], images.tolist(), None, np.ma.array(images), 3):
+        with pytest.raises(ValueError, match=r"^images "):
+            data.integer_sums(bad)
 
 
 @needs_mnist
@@ -304,6 +309,67 @@ def test_cache_may_itself_be_a_link(small, tmp_path, monkeypatch):
     with serving(tmp_path / "mirror", monkeypatch), pytest.warns(UserWarning, match="fetched anew"):
         data.mnist()
     assert path.read_bytes() == small
+
+
+@pytest.mark.parametrize("split", [None, 0, ["train"], {"train": 1}, np.array(["train", "test"]), b"train", "valid"])
+def test_bad_names(split):
+    with pytest.raises(ValueError, match=r"split is .*expected one of \['test', 'train'\]"):
+        data.mnist(split)
+    with pytest.raises(ValueError, match=r"which is .*expected one of \['subset', 'train'\]"):
+        data.mnist_moments(split)
+
+
+def test_a_user_without_a_home_has_mnist(small, tmp_path, monkeypatch):
+    """As in a container that runs under a number the system does not know."""
+    import pwd
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(data.tempfile, "tempdir", str(tmp_path / "temporary"))
+    place(tmp_path / "mine", small)
+    monkeypatch.setenv("BOOK_DATA", str(tmp_path / "mine"))
+    assert data.mnist().shape == (2, 28, 28)
+    assert data.cache_folder() == tmp_path / "temporary" / ".cache" / "posterior-collapse-book"
+
+
+def test_the_records_go_into_a_new_folder(small, tmp_path, monkeypatch, capsys):
+    place(tmp_path / "mine", small)
+    monkeypatch.setenv("BOOK_DATA", str(tmp_path / "mine"))
+    monkeypatch.setattr(data, "mnist_subset_indices", lambda: np.array([1]))
+    assert data._main(["--out", str(tmp_path / "new" / "er")]) == 0
+    assert sorted(os.listdir(tmp_path / "new" / "er")) == sorted(data.MOMENT_RECORDS.values())
+
+
+def test_where_nothing_can_be_written_is_noticed_first(small, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(data, "mnist", lambda split: pytest.fail("the work came first"))
+    assert data._main(["--out", str(tmp_path / "file")]) == 1
+    assert (
+        f"error: folder is {tmp_path / 'file'}; expected a folder that can be written into" in capsys.readouterr().err
+    )
+    assert (tmp_path / "file").read_text() == "mine"
+    for bad in (None, "", b"here", 3):
+        with pytest.raises(ValueError, match=r"^folder is"):
+            data.record_mnist_moments(bad)
+
+
+def test_an_archive_has_no_python_objects_and_appears_whole(tmp_path, monkeypatch):
+    for arrays in ({"a": np.array([None])}, {1: np.ones(2)}, None, [np.ones(2)]):
+        with pytest.raises(ValueError, match=r"^arrays "):
+            data.write_npz(tmp_path / "a.npz", arrays)
+    data.write_npz(tmp_path / "a.npz", {"a": np.ones(2)})
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"a\.npz could not be written: No space left"):
+        data.write_npz(tmp_path / "a.npz", {"a": np.zeros(2)})
+    assert os.listdir(tmp_path) == ["a.npz"] and np.load(tmp_path / "a.npz")["a"].tolist() == [1, 1]
 
 
 @needs_mnist

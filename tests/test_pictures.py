@@ -97,6 +97,48 @@ def test_values_between_two_levels_go_to_the_nearer_one():
     np.testing.assert_array_equal(pictures.from_record(pictures.to_record(values)), [np.arange(1, 255)] * 2)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[0.5], [np.nan], [[True]], np.array([200], np.uint8), [-129], [128], ["1"], None, np.ma.array([1]), [1 + 1j]],
+)
+def test_what_is_no_signed_byte_is_refused(values):
+    """A byte of 200 would come out as 72, and half a level as another one."""
+    with pytest.raises(ValueError, match=r"^values "):
+        pictures.from_record(values)
+
+
+@pytest.mark.parametrize("images", [torch.full((2, 2), 200, dtype=torch.uint8), [[-1, 0]], None, "x", [[True]], [1j]])
+def test_what_is_no_image_from_0_to_1_is_refused(images):
+    """A picture of bytes would be cut off to white."""
+    with pytest.raises(ValueError, match=r"^images "):
+        pictures.to_record(images)
+
+
+def test_arrays_and_lists_are_images_too():
+    for images in ([[0, 1]], np.array([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]]).bfloat16()):
+        np.testing.assert_array_equal(pictures.to_record(images), [[-128, 127]])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (None, "x is None; expected a tensor"),
+        (np.zeros((3, 9)), "x is array"),
+        (torch.zeros(3, 9, dtype=torch.uint8), "x is tensor"),
+        (torch.full((3, 9), torch.nan), "x contains NaN"),
+        (torch.zeros(3, 8), r"x has shape \(3, 8\) and dtype torch.float32; the model takes others"),
+        (torch.zeros(3, 9, dtype=torch.float64), "dtype torch.float64; the model takes others"),
+    ],
+)
+def test_bad_images_and_models(bad, message):
+    for call in (pictures.reconstruct, pictures.latent_plane):
+        with pytest.raises(ValueError, match=message):
+            call(vae.mlp(n=9, hidden=(), k=4), bad)
+        for model in (None, "vae", vae.mlp, nn.Linear(9, 8)):
+            with pytest.raises(ValueError, match=r"model is .*expected a VAE"):
+                call(model, torch.zeros(3, 9))
+
+
 def test_values_outside_of_the_unit_interval_are_cut_off():
     """So would be a decoder's that diverged: NaN is black."""
     values = torch.tensor([-0.5, -1e-9, 1 + 1e-6, 1.5, 1e30, np.inf, -np.inf, np.nan], requires_grad=True)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import matplotlib
 
@@ -77,6 +78,70 @@ def test_stability_panels_mark_the_summits(moments):
     assert abs(abs(axes[0].texts[0].xy[0]) - np.sqrt(2.6 - 1.0)) < 0.05
     assert fig.get_facecolor() == (1, 1, 1, 1)
     fig.canvas.draw()
+
+
+def test_pictures_stand_beside_the_panels_under_their_own_names():
+    grid, pictures = np.linspace(-1, 1, 5), [np.eye(5), -np.arange(25.0).reshape(5, 5)]
+    fig, _ = plots.stability_panels(grid, grid, [np.zeros((5, 5))], ["a"], names=("v_2", "v_9"), pictures=pictures)
+    drawn = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title() for ax in drawn] == ["$v_2$", "$v_9$"]
+    for ax, picture in zip(drawn, pictures, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), picture)
+        assert ax.images[0].get_clim() == (-np.abs(picture).max(), np.abs(picture).max())  # zero lies in the middle
+    assert drawn[0].get_position().y0 > drawn[1].get_position().y0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"a": [0, 2, 1, 3, 4]}, "a is .*expected ascending"),
+        ({"titles": "a"}, "titles is 'a'; expected a list"),
+        ({"titles": [1]}, r"titles is \[1\]; expected a list of texts"),
+        ({"names": ("u",)}, "there are 1 names and 0 pictures"),
+        ({"pictures": [np.eye(2)]}, "there are 2 names and 1 pictures"),
+        ({"pictures": None}, "pictures is None"),
+        ({"gains": None}, "gains is None"),
+    ],
+)
+def test_stability_panels_name_what_does_not_fit(options, message):
+    grid = np.arange(5.0)
+    with pytest.raises(ValueError, match=message):
+        plots.stability_panels(**{"a": grid, "b": grid, "gains": [np.zeros((5, 5))], "titles": ["a"], **options})
+
+
+def test_figures_have_a_size():
+    for options in ({"width": 0}, {"height": "3"}, {"width": 1e9}, {"rows": 0}, {"columns": 1.0}):
+        with pytest.raises(ValueError, match=f"^{next(iter(options))} is|width is 1"):
+            plots.figure(**options)
+
+
+@pytest.mark.parametrize("bad", [None, "moments", EIGENVALUES, {"eigenvalues": EIGENVALUES}])
+def test_explorers_need_moments(bad):
+    for call in (plots.landscape_explorer, lambda m: plots.spectrum_explorer(m, 3)):
+        with pytest.raises(ValueError, match=r"^moments is .*expected Moments"):
+            call(bad)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda m: plots.spectrum_explorer(m, 3), plots.landscape_explorer, lambda m: plots.show_source(ppca.fit)]
+)
+def test_without_ipython_the_reader_is_told_what_to_install(call, moments, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython.display", None)
+    with pytest.raises(ImportError, match=r"pip install 'posterior-collapse-book\[book\]'"):
+        call(moments)
+
+
+@pytest.mark.parametrize("bad", [abs, 3, None, "fit", int])
+def test_only_what_has_source_is_shown(bad):
+    with pytest.raises(ValueError, match=r"^function is"):
+        plots.show_source(bad)
+
+
+def test_spectrum_explorer_shows_data_of_any_scale():
+    """Eigenvalues below 1e-12 are data as well, where all are; those far below the largest are drawn, not at 0."""
+    small = Moments(np.zeros(4), np.diag([4e-13, 2e-13, 1e-14, 0.0]), 100)
+    numbers = json.loads(re.search(r"data-numbers='(.*?)'", plots.spectrum_explorer(small, 2, 1e-13).data).group(1))
+    np.testing.assert_allclose(numbers["eigenvalues"], [4e-13, 2e-13, 1e-14, 4e-25], rtol=1e-3)
 
 
 def test_stability_panels_reject_what_does_not_fit(moments):
@@ -254,6 +319,31 @@ def test_curves_reject_labels_that_do_not_fit(labels):
         plots.inactive_curves(ax, np.ones((2, 3)), labels)
     with pytest.raises(ValueError, match="there are 7 labels for 7 members"):
         plots.training_curves(ax, history(elbo=np.zeros((5, 7))), list("abcdefg"))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda ax, r: plots.training_curves(None, r, ["a", "b"]), "ax is None; expected axes"),
+        (lambda ax, r: plots.training_curves(ax, None, ["a", "b"]), "record is None; expected a Dataset"),
+        (lambda ax, r: plots.training_curves(ax, r[[]], ["a", "b"]), "record is .*history_elbo"),
+        (lambda ax, r: plots.training_curves(ax, r, "ab"), "labels is 'ab'; expected a list"),
+        (lambda ax, r: plots.training_curves(ax, r, ["a", 2]), "labels is .*expected a list of texts"),
+        (lambda ax, r: plots.training_curves(ax, r, ["a", "b"], "loss"), "quantity is 'loss'; expected one of"),
+        (lambda ax, r: plots.training_curves(ax, r, ["a", "b"], ylim=(2, 1)), "ylim is .*expected ascending"),
+        (lambda ax, r: plots.training_curves(ax, r, ["a", "b"], ylim=3), r"ylim has shape \(\)"),
+        (lambda ax, r: plots.inactive_curves("ax", np.ones((2, 3)), ["a", "b"]), "ax is 'ax'"),
+        (lambda ax, r: plots.inactive_curves(ax, np.ones((2, 3)), ["a", "b"], earlier=3), "earlier is"),
+        (lambda ax, r: plots.learned_variance([ax, ax], {"a": r}), "axes has 2 of them; expected three"),
+        (lambda ax, r: plots.learned_variance([ax] * 3, {}), "ways has 0 records"),
+        (lambda ax, r: plots.learned_variance([ax] * 3, [r]), "ways is .*expected dict"),
+        (lambda ax, r: plots.learned_variance([ax] * 3, {"a": r[[]]}), "record is .*history_elbo"),
+    ],
+)
+def test_curves_name_what_does_not_fit(call, message):
+    _, ax = plots.figure()
+    with pytest.raises(ValueError, match=message):
+        call(ax, history(elbo=np.zeros((5, 2)), sigma2=np.ones((5, 2))))
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import scorecard_page
 
@@ -27,11 +28,35 @@ def test_a_run_that_cannot_decide_gives_no_verdict_and_says_why():
 
 def test_bad_rows_are_refused():
     with pytest.raises(ValueError, match="figure is 'Figure 12'; expected one of Figure 1,"):
-        Scorecard("09_x").claim("Figure 12", "", [True], "", "", "")
+        Scorecard("09_x").claim("Figure 12", "a", [True], "1", "2", "quick")
+    for name in ("claim", "paper", "ours", "run"):
+        words = {"claim": "a", "paper": "1", "ours": "2", "run": "quick", name: None}
+        with pytest.raises(ValueError, match=f"{name} is None; expected words"):
+            Scorecard("09_x").claim("Figure 1", holds=[True], **words)
     with pytest.raises(ValueError, match="figure is 'Figure 12'"):
-        Scorecard("09_x").show("Figure 12", "", "", "")
+        Scorecard("09_x").show("Figure 12", "a", "b", "quick")
     with pytest.raises(ValueError, match="holds is empty"):
-        Scorecard("09_x").claim("Figure 1", "", [], "", "", "")
+        Scorecard("09_x").claim("Figure 1", "a", [], "1", "2", "quick")
+
+
+@pytest.mark.parametrize(
+    "holds",
+    [
+        *("no", True, {"a": True}, {True}, 1, [1, 0], [1.0], [None], ["yes"], [[True]], (part for part in [True])),
+        *(np.ones(2), np.ones((2, 2), bool), np.ma.array([True, True], mask=[True, False])),
+    ],
+)
+def test_a_verdict_comes_of_booleans_alone(holds):
+    """Text, numbers and nested lists have a truth as well, and it is nearly always true."""
+    card = Scorecard("09_x")
+    with pytest.raises(ValueError, match=r"holds is .*expected a list of booleans, or None"):
+        card.claim("Figure 1", "a", holds, "1", "2", "quick")
+    assert not card.rows
+
+
+def test_numpys_booleans_are_real_ones():
+    for holds in (np.array([1, 2, 3]) > 1, [np.True_, False], (True, False)):
+        assert Scorecard("09_x").claim("Figure 1", "a", holds, "1", "2", "quick") == "partly"
 
 
 def test_page_lists_every_figure_and_links_to_the_chapter(tmp_path, monkeypatch):

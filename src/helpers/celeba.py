@@ -11,12 +11,15 @@ import argparse
 import hashlib
 import io
 import os
+import sys
+import zipfile
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from helpers.data import cache_folder, sha256, write_npz
+from helpers._validation import instance
+from helpers.data import _answered, _folder_to_write, _one_of, cache_folder, sha256, write_npz
 from helpers.moments import covariance_eigenvalues
 
 SPLITS = ("train", "valid", "test")  # as CelebA numbers its partitions
@@ -26,6 +29,7 @@ PACKED = {  # images of the pack and the checksum of their JPEGs
     "valid": (2_000, "762ed0a4cc7cf9a3adfa10a286b6b368ed418a62609e2e01f409003ace82c559"),
     "test": (2_000, "324341f74b9fb49b36e224c9ee85a47104fc3633f85f5dba3692b19704c21a95"),
 }
+LARGEST_PACK = 2**30  # bytes inflated; all of CelebA's crops take half of it, so a file that claims more is none
 EIGENVALUES = "celeba-eigenvalues.npz"
 
 
@@ -47,8 +51,7 @@ def faces(split="train"):
     FileNotFoundError
         When there is neither, and nothing could be downloaded; the message says what to put where.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; expected one of {SPLITS}")
+    _one_of("split", split, SPLITS)
     roots = [Path(root) for root in (os.environ.get("BOOK_DATA"), cache_folder()) if root]
     for root in roots:
         for pack in (root / "CelebA64" / name for name in ("celeba_64.npz", _part_name(split))):
@@ -73,6 +76,10 @@ def crop(image):
     """The central square of an image of `PIL.Image`, resized: (64, 64, 3) uint8."""
     from PIL import Image
 
+    if min(instance("image", image, Image.Image).size) < CROP:
+        raise ValueError(
+            f"image has {image.size} pixels; expected at least {CROP} by {CROP}, the square that is cut out"
+        )
     left, top = (image.width - CROP) // 2, (image.height - CROP) // 2
     square = image.convert("RGB").crop((left, top, left + CROP, top + CROP))
     return np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
@@ -123,6 +130,11 @@ def _from_pack(path, split):
 def _jpegs(path, split):
     """The files of one part that a pack holds, a list of bytes."""
     try:
+        with zipfile.ZipFile(path) as archive:  # which reads no more of an array than it says here
+            names = ("jpeg.npy", "offsets.npy", "partition.npy")
+            size = sum(archive.getinfo(name).file_size for name in names if name in archive.namelist())
+        if size > LARGEST_PACK:
+            raise ValueError(f"it would take {size} bytes, and no pack more than {LARGEST_PACK}")
         with np.load(path) as pack:
             content, offsets, partition = pack["jpeg"].tobytes(), pack["offsets"], pack["partition"]
         return [content[offsets[i] : offsets[i + 1]] for i in np.flatnonzero(partition == SPLITS.index(split))]
@@ -136,14 +148,15 @@ def _part_name(split):
 
 def write_part(source, split, folder):
     """Write the pack of one part alone, from a pack of more; returns its path. It is what a GPU machine needs."""
-    jpegs = _jpegs(source, split)
-    path = Path(folder) / _part_name(split)
+    jpegs = _jpegs(source, _one_of("split", split, SPLITS))
+    if not jpegs:
+        raise ValueError(f"{source} is a pack without {split} images; expected some")
+    path = _folder_to_write("folder", folder) / _part_name(split)
     arrays = {
         "jpeg": np.frombuffer(b"".join(jpegs), np.uint8),
         "offsets": np.cumsum([0, *map(len, jpegs)]),
         "partition": np.full(len(jpegs), SPLITS.index(split), np.uint8),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_npz(path, arrays)
     return path
 
@@ -156,27 +169,31 @@ def eigenvalues():
 
 def record_eigenvalues(folder):
     """Write the record of `eigenvalues` into `folder`: some minutes, and gigabytes of memory."""
-    x = faces("train")
+    folder, x = _folder_to_write("folder", folder), faces("train")
     if len(x) != PACKED["train"][0]:
         raise ValueError(f"there are {len(x)} training images; expected the {PACKED['train'][0]} of the pack")
     found = covariance_eigenvalues(x.reshape(len(x), -1)) / 255**2
     write_npz(
-        Path(folder) / EIGENVALUES,
+        folder / EIGENVALUES,
         {"eigenvalues": found, "count": np.int64(len(x)), "data_sha256": np.array(sha256(x))},
     )
 
 
-if __name__ == "__main__":
+def _main(arguments=None):
+    """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m helpers.celeba", description="Make the record of CelebA's eigenvalues again, or a part's pack."
     )
     parser.add_argument("--out", default=Path(__file__).parent / "records", type=Path, help="folder to write into")
     parser.add_argument("--part", choices=SPLITS, help="write the pack of this part alone, in place of the record")
     parser.add_argument("--pack", type=Path, help="with --part: the pack to take it from")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if (options.part is None) != (options.pack is None):
         parser.error("--part and --pack go together")
     if options.part:
-        print(write_part(options.pack, options.part, options.out))
-    else:
-        record_eigenvalues(options.out)
+        return _answered(lambda: print(write_part(options.pack, options.part, options.out)))
+    return _answered(record_eigenvalues, options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import os
+import sys
 import tempfile
 import warnings
 from http.client import HTTPException
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers._validation import finite_array, integer, positive
+from helpers._validation import brief, finite_array, instance, integer, plain_array, positive, refuse_not_finite
 from helpers.moments import Moments
 
 MNIST_FILES = {
@@ -71,9 +72,8 @@ def patches(size=32, count=4096, seed=0):
 
 def sha256(array):
     """Hex digest of an array's dtype, shape and bytes in C order: what a record says it was made from."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"array has dtype {array.dtype}; expected numbers")
+    array = plain_array("array", array)
+    refuse_not_finite("array", array)
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
@@ -107,7 +107,7 @@ def synthetic_ppca(count, eigenvalues, k, seed, mean=None):
     if (np.diff(eigenvalues) > 0).any() or not np.allclose(eigenvalues[k:], sigma2, rtol=1e-12, atol=0):
         raise ValueError(f"eigenvalues is {eigenvalues}; expected descending, the last {n - k} of them equal")
     mu = np.zeros(n) if mean is None else finite_array("mean", mean, (n,))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(integer("seed", seed, 0, 2**63 - 1))
     basis, _ = np.linalg.qr(rng.standard_normal((n, n)))
     W = basis[:, :k] * np.sqrt(eigenvalues[:k] - sigma2)
     z = rng.standard_normal((count, k))
@@ -116,8 +116,39 @@ def synthetic_ppca(count, eigenvalues, k, seed, mean=None):
 
 
 def cache_folder():
-    """Where downloads are kept: ``$XDG_CACHE_HOME`` or ``~/.cache``, and there ``posterior-collapse-book``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posterior-collapse-book"
+    """Where downloads are kept: ``$XDG_CACHE_HOME`` or ``~/.cache``, and there ``posterior-collapse-book``.
+
+    A user without a home, as containers have them, keeps them in the system's folder for temporary files.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(tempfile.gettempdir())
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "posterior-collapse-book"
+
+
+def _one_of(name, value, options):
+    """Return `value`, or raise ``ValueError`` unless it is one of these texts."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} is {brief(value)}; expected one of {options}")
+    return value
+
+
+def _folder_to_write(name, value):
+    """The folder as a path, made where it was not; ``ValueError`` where it cannot be, or cannot be written into."""
+    folder = _path(name, value)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"{name} is {folder}; expected a folder that can be written into: {error}") from error
+
+
+def _path(name, value):
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or isinstance(os.fspath(value), bytes):
+        raise ValueError(f"{name} is {brief(value)}; expected a path")
+    return Path(value)
 
 
 def mnist(split="train"):
@@ -132,9 +163,7 @@ def mnist(split="train"):
     FileNotFoundError
         When the file is nowhere and cannot be fetched. The message says what to put where.
     """
-    if split not in MNIST_FILES:
-        raise ValueError(f"split is {split!r}; expected one of {sorted(MNIST_FILES)}")
-    name, published, count = MNIST_FILES[split]
+    name, published, count = MNIST_FILES[_one_of("split", split, sorted(MNIST_FILES))]
     cached, content = _raw(cache_folder()) / name, None
     if os.environ.get("BOOK_DATA") and (path := _raw(os.environ["BOOK_DATA"]) / name).is_file():
         content = _verified(path, published, ours=False)
@@ -212,8 +241,7 @@ def mnist_moments(which="train"):
     Moments
         From exact integer sums: the covariance is rounded once, when it is divided.
     """
-    if which not in MOMENT_RECORDS:
-        raise ValueError(f"which is {which!r}; expected one of {sorted(MOMENT_RECORDS)}")
+    _one_of("which", which, sorted(MOMENT_RECORDS))
     with np.load(io.BytesIO((files("helpers") / "records" / MOMENT_RECORDS[which]).read_bytes())) as record:
         total, products, count = record["total"].astype(np.int64), record["products"], int(record["count"])
     n = total.size
@@ -230,9 +258,11 @@ def integer_sums(images):
 
     Both fit because 60,000 times 255 squared is below 2^32; float64 holds every partial sum exactly.
     """
-    x = images.reshape(len(images), -1)
-    if x.dtype != np.uint8 or len(x) * 255**2 >= 2**32:
-        raise ValueError(f"images has dtype {x.dtype} and {len(x)} rows; expected uint8 and at most 66,051 rows")
+    x = plain_array("images", images, "bytes (N, ...)")
+    if x.dtype != np.uint8 or x.ndim < 2 or x.size == 0 or len(x) * 255**2 >= 2**32:
+        had = f"dtype {x.dtype} and shape {x.shape}"
+        raise ValueError(f"images has {had}; expected uint8, (N, ...), with at most 66,051 rows")
+    x = x.reshape(len(x), -1)
     products = np.zeros((x.shape[1], x.shape[1]))
     for i in range(0, len(x), 4096):
         batch = x[i : i + 4096].astype(np.float64)
@@ -243,7 +273,7 @@ def integer_sums(images):
 
 def record_mnist_moments(folder):
     """Write both moment records into `folder`; the same bytes every time with one version of zlib."""
-    images = mnist("train")
+    folder, images = _folder_to_write("folder", folder), mnist("train")
     indices = mnist_subset_indices()
     for which, chosen in (("train", images), ("subset", images[indices])):
         total, products = integer_sums(chosen)
@@ -255,21 +285,48 @@ def record_mnist_moments(folder):
         }
         if which == "subset":
             arrays |= {"indices": indices.astype(np.uint16), "seed": np.int64(SUBSET["seed"])}
-        write_npz(Path(folder) / MOMENT_RECORDS[which], arrays)
+        write_npz(folder / MOMENT_RECORDS[which], arrays)
 
 
 def write_npz(path, arrays):
-    """Written beside its place and moved there, so that a reader never meets half a file."""
+    """Write a dict of arrays, which hold no Python objects, beside its place, and move it there when it is whole."""
+    path, arrays = (
+        _path("path", path),
+        {name: np.asarray(value) for name, value in instance("arrays", arrays, dict).items()},
+    )
+    for name, array in arrays.items():
+        if not isinstance(name, str) or array.dtype.hasobject:
+            raise ValueError(
+                f"arrays has {brief(name)} with dtype {array.dtype}; expected names, and no Python objects"
+            )
+    _folder_to_write("path", path.parent)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    part = path.with_suffix(".part")
-    part.write_bytes(buffer.getvalue())
-    os.replace(part, path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(buffer.getvalue())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {error}") from error
+
+
+def _main(arguments=None):
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Make the MNIST moment records again.")
+    parser.add_argument("--out", default=Path(__file__).parent / "records", type=Path, help="folder to write into")
+    return _answered(record_mnist_moments, parser.parse_args(arguments).out)
+
+
+def _answered(function, *arguments):
+    """Call a function of a command: 0, or 1 and its reason on one line."""
+    try:
+        function(*arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Make the MNIST moment records again.")
-    parser.add_argument("--out", default=Path(__file__).parent / "records", type=Path, help="folder to write into")
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    record_mnist_moments(out)
+    sys.exit(_main())

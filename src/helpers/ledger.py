@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers._validation import brief, integer, plain_array
+from helpers._validation import brief, instance, integer, plain_array
 
 KINDS = (
     "algebra",  # another closed form, reached by another route
@@ -99,10 +99,10 @@ def _numbers(name, value):
     return np.asarray(value, dtype=float) if truth else plain_array(name, value).astype(float)
 
 
-def arithmetic_of(name, value):
+def _arithmetic_of(name, value):
     """Which of `ARITHMETIC` a value is exact in, the widest for a list or tuple; a floating-point one is refused."""
     if isinstance(value, (list, tuple)) and value:
-        return max((arithmetic_of(name, part) for part in value), key=ARITHMETIC.index)
+        return max((_arithmetic_of(name, part) for part in value), key=ARITHMETIC.index)
     if isinstance(value, int) and not isinstance(value, bool):
         return "integer"
     if isinstance(value, Fraction):
@@ -121,6 +121,8 @@ def arithmetic_of(name, value):
 
 def _holds(left, relation, right):
     """Whether a relation provably holds, entry by entry in lists; of balls, whatever the points meant are."""
+    if isinstance(left, (list, tuple)) != isinstance(right, (list, tuple)):
+        return False
     if isinstance(left, (list, tuple)):
         return len(left) == len(right) and all(_holds(a, relation, b) for a, b in zip(left, right, strict=True))
     if type(left).__module__.startswith("sympy") and relation in ("==", "!="):
@@ -142,8 +144,20 @@ def say(line):
         print(line.encode(error.encoding, "backslashreplace").decode(error.encoding))
 
 
+def _text(name, value):
+    """Return `value`, or raise ``ValueError`` unless it is text, and not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} is {brief(value)}; expected words")
+    return value
+
+
 def write_rows(variable, name, rows):
-    """Write `rows` as ``name.json`` into the folder that the environment variable names, if it names one."""
+    """Write `rows`, a list of dict, as ``name.json`` into the folder that the environment variable names, if any."""
+    _text("variable", variable)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"rows is {brief(rows)}; expected a list of dict")
+    if Path(_text("name", name)).name != name:
+        raise ValueError(f"name is {brief(name)}; expected that of a file, without a folder")
     folder = os.environ.get(variable)
     if not folder:
         return
@@ -164,7 +178,7 @@ class Ledger:
     """
 
     def __init__(self, notebook):
-        self.notebook = notebook
+        self.notebook = _text("notebook", notebook)
         self.entries, self.certificates = [], []
 
     def check(self, equation, method, kind, value, reference, tolerance):
@@ -190,7 +204,7 @@ class Ledger:
             When the error exceeds the tolerance.
         """
         integer("equation", equation, 1, 32)
-        if kind not in KINDS:
+        if _text("kind", kind) not in KINDS:
             raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
         _text("method", method)
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 0.1:
@@ -226,9 +240,10 @@ class Ledger:
             When the relation does not provably hold.
         """
         _text("claim", claim)
-        if relation not in RELATIONS:
+        instance("erratum", erratum, str)
+        if _text("relation", relation) not in RELATIONS:
             raise ValueError(f"relation is {relation!r}; expected one of {', '.join(RELATIONS)}")
-        kinds = arithmetic_of("left", left), arithmetic_of("right", right)
+        kinds = _arithmetic_of("left", left), _arithmetic_of("right", right)
         arithmetic = max(kinds, key=ARITHMETIC.index)
         evidence = f"{_shown(left)} {relation} {_shown(right)}"
         certificate = Certificate(claim, self.notebook, arithmetic, evidence, erratum, _holds(left, relation, right))
@@ -247,8 +262,3 @@ def _shown(value):
     if type(value).__name__ == "arb":
         return value.str(12)
     return str(value.tolist() if hasattr(value, "tolist") and not isinstance(value, int) else value)
-
-
-def _text(name, value):
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} is {brief(value)}; expected words")

@@ -7,12 +7,29 @@ NetCDF 3 file has signed bytes alone.
 import numpy as np
 import torch
 
-from helpers._validation import integer
+from helpers._validation import brief, integer, plain_array
+
+
+def _means(model, x):
+    """Means of q(z | x) for images x, a tensor (B, ...) that the model takes."""
+    if not isinstance(model, torch.nn.Module) or not (hasattr(model, "encode") and hasattr(model, "decode")):
+        raise ValueError(f"model is {brief(model)}; expected a VAE, with encode and decode")
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.layout != torch.strided or x.is_meta:
+        raise ValueError(f"x is {brief(x)}; expected a tensor of floating point, (B, ...)")
+    if not torch.isfinite(x).all():
+        raise ValueError("x contains NaN or infinity; expected finite numbers")
+    try:
+        return model.encode(x)[0]
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and dtype {x.dtype}; the model takes others: {error}"
+        ) from error
 
 
 def reconstruct(model, x):
     """Images decoded from the means of q(z | x), of x's shape (B, ...)."""
-    return model.decode(model.encode(x)[0])
+    means = _means(model, x)
+    return model.decode(means)
 
 
 def latent_plane(model, x, steps=5):
@@ -33,20 +50,31 @@ def latent_plane(model, x, steps=5):
     -------
     (steps, steps, ...) tensor
     """
+    steps, means = integer("steps", steps, 2, 2**31), _means(model, x)
     if len(x) != 3:
         raise ValueError(f"x has {len(x)} images; expected 3, of the three corners of a plane")
-    a, b, c = model.encode(x)[0]
-    share = torch.linspace(0, 1, integer("steps", steps, 2, 2**31), dtype=a.dtype, device=a.device)
+    a, b, c = means
+    share = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)
     z = a + share[None, :, None] * (b - a) + share[:, None, None] * (c - a)
     return model.decode(z.flatten(0, 1)).unflatten(0, (steps, steps))
 
 
 def to_record(images):
-    """Images with values from 0 to 1, others cut off, as signed bytes for a record."""
-    values = np.nan_to_num(images.detach().cpu().numpy()).clip(0, 1)
+    """Images with values from 0 to 1, others cut off and NaN black, as signed bytes for a record.
+
+    Integers are refused unless they are 0 and 1: bytes are from 0 to 255, and would come out white.
+    """
+    values = plain_array("images", images)
+    if values.ndim == 0 or (values.dtype.kind in "iu" and values.size and not 0 <= values.min() <= values.max() <= 1):
+        raise ValueError(f"images is {brief(values)}, {values.dtype}; expected images with values from 0 to 1")
+    values = np.nan_to_num(values).clip(0, 1)
     return (np.rint(255 * values) - 128).astype(np.int8)
 
 
 def from_record(values):
     """The images that a record keeps as signed bytes, uint8."""
-    return (np.asarray(values).astype(np.int16) + 128).astype(np.uint8)
+    values = plain_array("values", values, "signed bytes")
+    if values.size and (values.dtype.kind not in "iu" or values.min() < -128 or values.max() > 127):
+        ends = f"{values.dtype} from {values.min()} to {values.max()}"
+        raise ValueError(f"values is {ends}; expected signed bytes, whole numbers from -128 to 127")
+    return (values.astype(np.int16) + 128).astype(np.uint8)

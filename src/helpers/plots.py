@@ -1,5 +1,6 @@
 """The book's figures, from arrays. Every figure is white behind, in dark mode too, and legible in grey."""
 
+import importlib
 import inspect
 import json
 import math
@@ -8,15 +9,18 @@ from importlib.resources import files
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 
 from helpers import collapse
-from helpers._validation import finite_array, integer, positive
+from helpers._validation import brief, finite_array, instance, integer, positive
+from helpers.moments import Moments
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart, in an order of falling darkness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^", "v", "P")
+QUANTITIES = ("elbo", "sse", "kl", "sigma2", "beta")  # of a training history
 HEIGHT = "viridis"  # its lightness rises all the way, so a map of heights keeps its order in grey
 
 STYLE = {
@@ -35,15 +39,32 @@ STYLE = {
 
 def figure(rows=1, columns=1, width=7.0, height=3.6, **options):
     """A figure and its axes in the book's style; sizes in inches, `options` as for ``plt.subplots``."""
+    rows, columns = integer("rows", rows, 1, 100), integer("columns", columns, 1, 100)
+    width, height = positive("width", width), positive("height", height)
+    if not 0.1 <= min(width, height) <= max(width, height) <= 500:
+        raise ValueError(f"width is {width} and height is {height}; expected inches, from 0.1 to 500")
     plt.rcParams.update(STYLE)  # for good, since legends and lines are drawn after this returns
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
 
 
 def show_source(function):
     """The source of a function of the package, to be shown once in full in the chapter that derives it."""
-    from IPython.display import Markdown
+    try:
+        source = inspect.getsource(function)
+    except (TypeError, OSError) as error:
+        raise ValueError(f"function is {brief(function)}; expected a function or class with Python source") from error
+    return _display("Markdown")(f"```python\n{textwrap.dedent(source).rstrip()}\n```")
 
-    return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function)).rstrip()}\n```")
+
+def _display(kind):
+    """A class of IPython's by which a notebook shows text as more than text."""
+    try:
+        return getattr(importlib.import_module("IPython.display"), kind)
+    except ImportError as error:
+        raise ImportError(
+            "this is shown by IPython, which is not installed: it comes with every notebook, or with "
+            "pip install 'posterior-collapse-book[book]'"
+        ) from error
 
 
 def stability_panels(a, b, gains, titles, names=("u_5", "u_7"), pictures=()):
@@ -69,10 +90,13 @@ def stability_panels(a, b, gains, titles, names=("u_5", "u_7"), pictures=()):
     -------
     figure, axes
     """
-    a, b = finite_array("a", a, ("A",)), finite_array("b", b, ("B",))
-    gains = [finite_array("an entry of gains", gain, (b.size, a.size)) for gain in gains]
+    a, b = (_ascending(name, finite_array(name, value, ("n",))) for name, value in (("a", a), ("b", b)))
+    gains = [finite_array("an entry of gains", gain, (b.size, a.size)) for gain in _several("gains", gains)]
+    titles, names, pictures = _texts("titles", titles), _texts("names", names), _several("pictures", pictures)
     if not gains or len(titles) != len(gains):
         raise ValueError(f"there are {len(titles)} titles for {len(gains)} gains; expected one each, at least one")
+    if len(names) != 2 or len(pictures) not in (0, 2):
+        raise ValueError(f"there are {len(names)} names and {len(pictures)} pictures; expected 2, and 2 or no pictures")
     fig, axes = figure(1, len(gains), width=3.7 * len(gains) + 1.4 * bool(len(pictures)), height=4.2, squeeze=False)
     for ax, gain, title in zip(axes[0], gains, titles, strict=True):
         top, span = gain.max(), max(np.ptp(gain), 1e-12)
@@ -90,6 +114,41 @@ def stability_panels(a, b, gains, titles, names=("u_5", "u_7"), pictures=()):
     if len(pictures):
         _pictures(fig, axes[0], pictures, names)
     return fig, axes[0]
+
+
+def _ascending(name, values):
+    if (np.diff(values) <= 0).any():
+        raise ValueError(f"{name} is {brief(values)}; expected ascending")
+    return values
+
+
+def _several(name, values):
+    """A list of what a sequence holds."""
+    if not isinstance(values, (list, tuple)) and not (isinstance(values, np.ndarray) and values.ndim):
+        raise ValueError(f"{name} is {brief(values)}; expected a list")
+    return list(values)
+
+
+def _texts(name, values):
+    values = _several(name, values)
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{name} is {brief(values)}; expected a list of texts")
+    return values
+
+
+def _on(ax):
+    if not isinstance(ax, Axes):
+        raise ValueError(f"ax is {brief(ax)}; expected axes of matplotlib")
+    return ax
+
+
+def _history(record, quantity):
+    """A quantity of a record's training history, (epochs, M)."""
+    import xarray as xr
+
+    if not isinstance(record, xr.Dataset) or f"history_{quantity}" not in record:
+        raise ValueError(f"record is {brief(record)}; expected a Dataset with the variable history_{quantity}")
+    return record[f"history_{quantity}"].values
 
 
 def _pictures(fig, axes, pictures, names):
@@ -133,8 +192,10 @@ def training_curves(ax, record, labels, quantity="elbo", ylim=None):
         By default room for all but the first tenth of the epochs. The names stand where the axis has the ends, so
         it is to be set here and not afterwards.
     """
-    values = record[f"history_{quantity}"].values
-    _one_each(labels, values.shape[1])
+    if not isinstance(quantity, str) or quantity not in QUANTITIES:
+        raise ValueError(f"quantity is {brief(quantity)}; expected one of {QUANTITIES}")
+    ax, values = _on(ax), _history(record, quantity)
+    labels = _one_each(labels, values.shape[1])
     lines = (*LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
     for line, colour, style in zip(values.T, COLOURS, lines, strict=False):
         ax.plot(record.epoch.values, line, color=colour, linestyle=style)
@@ -142,6 +203,8 @@ def training_curves(ax, record, labels, quantity="elbo", ylim=None):
         later = values[len(values) // 10 :]
         low, high = later[np.isfinite(later)].min(), later[np.isfinite(later)].max()
         ylim = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    else:
+        ylim = _ascending("ylim", finite_array("ylim", ylim, (2,)))
     ax.set(xlabel="epoch", xlim=(0, record.epoch.values[-1]), ylim=ylim)
     ends = [line[np.isfinite(line)][-1:] for line in values.T]  # a member that diverged has NaN from there on
     seen = [m for m, end in enumerate(ends) if end.size and ylim[0] <= end[0] <= ylim[1]]
@@ -181,8 +244,8 @@ def inactive_curves(ax, kl, labels, snapshot=None, predicted=None, earlier="earl
     low : float
         Smallest threshold, in nats.
     """
-    kl = finite_array("kl", kl, ("M", "k"))
-    _one_each(labels, len(kl))
+    ax, kl = _on(ax), finite_array("kl", kl, ("M", "k"))
+    labels, (earlier,) = _one_each(labels, len(kl)), _texts("earlier", [earlier])
     kinds = [("trained", kl, {"linestyle": "-", "markersize": 6})]
     if snapshot is not None:
         look = {"linestyle": "--", "markersize": 6, "markerfacecolor": "white", "linewidth": 1.3}
@@ -215,6 +278,12 @@ def learned_variance(axes, ways):
     ways : dict of str to xarray.Dataset
         At most four records by name, each with the members to draw, one per seed.
     """
+    if len(axes := [_on(ax) for ax in _several("axes", axes)]) != 3:
+        raise ValueError(f"axes has {len(axes)} of them; expected three")
+    if not 0 < len(instance("ways", ways, dict)) <= len(LINES):
+        raise ValueError(f"ways has {len(ways)} records; expected 1 to {len(LINES)}")
+    for name, record in ways.items():
+        _texts("ways", [name]), _history(record, "elbo"), _history(record, "sigma2")
     thresholds = np.geomspace(1e-3, 30, 400)
     for (name, record), colour, line in zip(ways.items(), COLOURS, LINES, strict=False):
         axes[0].plot(record.epoch, record.history_elbo.values, line, color=colour)
@@ -229,8 +298,10 @@ def learned_variance(axes, ways):
 
 
 def _one_each(labels, members):
+    labels = _texts("labels", labels)
     if len(labels) != members or not 0 < members <= len(COLOURS):
         raise ValueError(f"there are {len(labels)} labels for {members} members; expected one each, 1 to 6 of them")
+    return labels
 
 
 def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, reach=2.0):
@@ -252,11 +323,11 @@ def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, r
     -------
     IPython.display.HTML
     """
-    from IPython.display import HTML
-
-    eigenvalues = moments.eigenvalues
+    eigenvalues = instance("moments", moments, Moments).eigenvalues
     used = integer("used", used, 1, eigenvalues.size - 2)
     low, start, reach = positive("low", low), positive("start", start), positive("reach", reach)
+    if len(directions := _several("directions", directions)) != 2:
+        raise ValueError(f"directions is {brief(directions)}; expected two")
     p, q = (integer("an entry of directions", i, used, eigenvalues.size - 1) for i in directions)
     high = math.floor(100 * eigenvalues[used - 1] - 1) / 100  # column `used` shrinks to nothing at its eigenvalue
     if not (p < q and low <= start <= high):
@@ -274,7 +345,7 @@ def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, r
     page = (files("helpers") / "landscape.html").read_text(encoding="utf-8")
     for name, value in {"NUMBERS": json.dumps(numbers), "LOW": low, "HIGH": high, "START": start}.items():
         page = page.replace(f"__{name}__", str(value))
-    return HTML(page)
+    return _display("HTML")(page)
 
 
 def spectrum_explorer(moments, k, sigma2=0.1, beta=1.0):
@@ -293,9 +364,7 @@ def spectrum_explorer(moments, k, sigma2=0.1, beta=1.0):
     -------
     IPython.display.HTML
     """
-    from IPython.display import HTML
-
-    eigenvalues = moments.eigenvalues
+    eigenvalues = instance("moments", moments, Moments).eigenvalues
     k = integer("k", k, 1, max(1, int((eigenvalues > 0).sum())))
     sigma2, beta = positive("sigma2", sigma2), positive("beta", beta)
     # Steps of 0.02 in log10, on a grid that holds 0: then 0.1 and 1 are exact.
@@ -308,7 +377,7 @@ def spectrum_explorer(moments, k, sigma2=0.1, beta=1.0):
         )
     shown = min(eigenvalues.size, k + max(2, k // 4))  # and a few that there is no latent for
     numbers = {
-        "eigenvalues": [float(f"{max(value, 1e-12):.4g}") for value in eigenvalues[:shown]],
+        "eigenvalues": [float(f"{max(value, 1e-12 * eigenvalues[0]):.4g}") for value in eigenvalues[:shown]],
         "k": k,
         "n": eigenvalues.size,
         "rest": float(f"{eigenvalues[shown:].sum():.6g}"),
@@ -317,4 +386,4 @@ def spectrum_explorer(moments, k, sigma2=0.1, beta=1.0):
     page = (files("helpers") / "spectrum.html").read_text(encoding="utf-8").replace("__NUMBERS__", json.dumps(numbers))
     for name, value in starts.items():
         page = page.replace(f"__{name}__", f"{value:.2f}")
-    return HTML(page)
+    return _display("HTML")(page)

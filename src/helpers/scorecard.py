@@ -7,7 +7,10 @@ from those files.
 
 from dataclasses import asdict, dataclass
 
-from helpers.ledger import say, write_rows
+import numpy as np
+
+from helpers._validation import brief
+from helpers.ledger import _text, say, write_rows
 
 FIGURES = (*(f"Figure {number}" for number in range(1, 12)), "Table 1")
 VERDICTS = ("reproduced", "partly", "not reproduced", "not decided", "shown, not judged", "not yet run")
@@ -36,7 +39,7 @@ class Scorecard:
     """
 
     def __init__(self, notebook):
-        self.notebook = notebook
+        self.notebook = _text("notebook", notebook)
         self.rows = []
 
     def claim(self, figure, claim, holds, paper, ours, run, undecided=""):
@@ -48,7 +51,7 @@ class Scorecard:
             One of `FIGURES`.
         claim : str
             What the paper says, as a statement that can be computed.
-        holds : list of bool, or None
+        holds : list, tuple or (P,) ndarray of bool, or None
             Its parts. All true: reproduced; some: partly; none: not reproduced. None where nothing was run yet.
         paper, ours : str
             The numbers, the paper's and ours.
@@ -63,22 +66,26 @@ class Scorecard:
         str
             The verdict, one of `VERDICTS`.
         """
-        if figure not in FIGURES:
+        if _text("figure", figure) not in FIGURES:
             raise ValueError(f"figure is {figure!r}; expected one of {', '.join(FIGURES)}")
-        if holds is not None and not len(holds):
-            raise ValueError("holds is empty; expected the truth of each part of the claim, or None")
+        for name, words in {"claim": claim, "paper": paper, "ours": ours, "run": run}.items():
+            _text(name, words)
+        if not isinstance(undecided, str):
+            raise ValueError(f"undecided is {brief(undecided)}; expected words, or none")
         if holds is None:
             verdict = "not yet run"
         elif undecided:
             verdict, ours = "not decided", f"{ours}. But {undecided}"
         else:
-            share = sum(map(bool, holds)) / len(holds)
+            share = sum(map(bool, _truths(holds))) / len(holds)
             verdict = "reproduced" if share == 1 else "partly" if share else "not reproduced"
         return self._add(Row(figure, self.notebook, claim, verdict, paper, ours, run))
 
     def show(self, figure, what, ours, run):
         """Record a figure of which the paper claims nothing computable: `what` it shows, and our numbers."""
-        if figure not in FIGURES:
+        for name, words in {"what": what, "ours": ours, "run": run}.items():
+            _text(name, words)
+        if _text("figure", figure) not in FIGURES:
             raise ValueError(f"figure is {figure!r}; expected one of {', '.join(FIGURES)}")
         return self._add(Row(figure, self.notebook, what, "shown, not judged", "pictures; no number", ours, run))
 
@@ -87,3 +94,12 @@ class Scorecard:
         write_rows("BOOK_SCORECARD", self.notebook, [asdict(row) for row in self.rows])
         say(f"{row.figure} · {row.claim}: {row.verdict}\n  paper: {row.paper}\n  ours: {row.ours} ({row.run})")
         return row.verdict
+
+
+def _truths(holds):
+    """The parts of a claim; nothing but booleans, whose truth nobody has to guess, and at least one."""
+    if type(holds) not in (list, tuple, np.ndarray) or not all(isinstance(part, (bool, np.bool_)) for part in holds):
+        raise ValueError(f"holds is {brief(holds)}; expected a list of booleans, or None")
+    if not len(holds):
+        raise ValueError("holds is empty; expected the truth of each part of the claim, or None")
+    return holds
