@@ -282,7 +282,8 @@ def refuse_below_rounding(doubt, size, sigma2, deviations=0.0):
         raise ValueError(f"sigma2 is {sigma2:.3g}, and the squares over it exceed float64: rescale the columns")
     if not doubt <= RESOLVED * size:
         raise ValueError(
-            f"sigma2 is {sigma2:.3g}, where rounding may be {doubt:.2g} of {size:.2g}: {REMEDY}, or take a larger sigma2"
+            f"sigma2 is {sigma2:.3g}, where rounding may be {doubt:.2g} of {size:.2g}: {REMEDY}, "
+            "or take a larger sigma2"
         )
 
 
