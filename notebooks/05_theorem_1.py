@@ -97,7 +97,8 @@ $\mu$ at the mean of the data, where the paper fixes it too:
 | $g(W)$ | $W$ | the gap, $\ell(W) - F(W)$ |
 
 As before $M = W^\top W + sI$ and $C = W W^\top + sI$, and $S$ is the covariance of the data, which may be
-singular; $k \ge 1$ is any number (the package asks for $k \le n$, the theorem will not). With $\operatorname{diag}(A)$ the diagonal part of a matrix $A$,
+singular; $k \ge 1$ is any number (the package asks for $k \le n$, the theorem will not).
+With $\operatorname{diag}(A)$ the diagonal part of a matrix $A$,
 
 $$ \widetilde M = \operatorname{diag}(W^\top W) + sI = \operatorname{diag}(M) \qquad (k \times k). $$
 
@@ -1369,7 +1370,8 @@ $$ \ell(W) = -\tfrac12 \Big[ n \log 2\pi + \sum_{i \le q} (\log \lambda_i + 1) +
 
 which depends on the $q$ largest eigenvalues and not on the choice of eigenvectors. It is the global maximum
 of $\ell$ at this $s$, by Steps 2 and 3 of [Eq. 7](01_ppca.ipynb#equation-7) (which hold for $k = n$ as
-well, with empty sums over $i > k$; and for $k > n$ the matrices $C = W W^\top + sI$ are those of $k = n$). Finally, for every $W'$, $F(W') \le \ell(W') \le \ell(W) = F(W)$.
+well, with empty sums over $i > k$; and for $k > n$ the matrices $C = W W^\top + sI$ are those of $k = n$).
+Finally, for every $W'$, $F(W') \le \ell(W') \le \ell(W) = F(W)$.
 $\square$
 
 The last line is the other direction that the equality at the point leaves open, and it needs nothing but
@@ -1555,12 +1557,14 @@ kl_e = ((V_e * S_e * V_e.T).trace() + sum(d - 1 - sympy.log(d) for d in D_e)) / 
 elbo_e = -error / (2 * s_e) - rational(n_e, 2) * sympy.log(2 * sympy.pi * s_e) - kl_e
 W_at = W_whole.col_join(sympy.zeros(1, 2))
 M_at = W_at.T * W_at + 3 * sympy.eye(2)
-at = dict(zip(names, [*W_at, *(M_at.inv() * W_at.T), 3 / M_at[0, 0], 3 / M_at[1, 1], 3], strict=True))
+at = dict(zip(names, [*W_at, *(M_at.inv() * W_at.T), 3 / M_at[0, 0], 3 / M_at[1, 1], sympy.Integer(3)], strict=True))
 
 # %%
 first = [elbo_e.diff(name) for name in names]
-ledger.certify("a stationary point of the ELBO in W, V, D and σ²", [slope.subs(at) for slope in first], "==", [0] * 15)
-entries = [first[max(i, j)].diff(names[min(i, j)]).subs(at) for i in range(15) for j in range(15)]
+ledger.certify(
+    "a stationary point of the ELBO in W, V, D and σ²", [slope.xreplace(at) for slope in first], "==", [0] * 15
+)
+entries = [first[max(i, j)].diff(names[min(i, j)]).xreplace(at) for i in range(15) for j in range(15)]
 polynomial = flint.fmpq_mat(15, 15, [flint.fmpq(int(q.p), int(q.q)) for q in entries]).charpoly().coeffs()
 changes = sum((one > 0) != (two > 0) for one, two in pairwise(polynomial))
 ledger.certify("its Hessian has no eigenvalue zero", polynomial[0], "!=", flint.fmpq(0))
@@ -1580,8 +1584,8 @@ answer.
 *Proof.* *(1) The flow stays in a bounded set.* Let $\eta_i = \log D_i$. With $\mathcal L_\beta$ bounded below by its
 value at the start, look at the terms of
 
-$$ -\mathcal L_\beta = \frac1{2s} \Big( \mathbb E \|y - W V y\|^2 + \sum_i e^{\eta_i} \|w_i\|^2 \Big)
-+ \frac n2 \log 2 \pi s + \frac\beta2 \Big( \operatorname{tr}(V S V^\top) + \sum_i (e^{\eta_i} - \eta_i - 1) \Big) . $$
+$$ -\mathcal L_\beta = \frac1{2s} \Big( \mathbb E \|y - W V y\|^2 + \sum_i e^{\eta_i} \|w_i\|^2 \Big) +
+\frac n2 \log 2 \pi s + \frac\beta2 \Big( \operatorname{tr}(V S V^\top) + \sum_i (e^{\eta_i} - \eta_i - 1) \Big) . $$
 
 At fixed $s$ each is bounded below, so each stays bounded above. $e^\eta - \eta - 1$ grows without bound on both sides,
 so $\eta$ is bounded; then $e^{\eta_i}$ is bounded away from 0, so $W$ is bounded; and so is $V$ on the range of $S$. The
@@ -1720,9 +1724,8 @@ more than 20 of them at points without orthogonal columns. Every value agrees wi
 over half of the list is hit. Each point found that is not the global maximum has a Hessian with an eigenvalue
 above 0.03: **none comes closer than that to being a local maximum.**
 
-Then the whole of it, in $W$, $V$, $\log D$ and $\log s$ at once, for several $\beta$: with a tie; with a tie and a
-null direction, where $\theta$ at the optimum is near the tie; and with more latents than dimensions. The ELBO is
-written once more, as people write it.
+Then the whole of it, in $W$, $V$, $\log D$ and $\log s$ at once, with $\beta \neq 1$: once with a tie and a null
+direction, and once with more latents than dimensions. The ELBO is written once more, as people write it.
 """
 
 
@@ -1765,7 +1768,7 @@ def joint_search(lam, k, beta, starts=120, seed=0):
 
 
 # %%
-for lam, k_s, beta in (([6.0, 2.5, 2.5, 0.5], 2, 0.6), ([3.0, 3.0, 1.0, 0.0], 2, 1.7), ([5.0, 2.0], 3, 1.2)):
+for lam, k_s, beta in (([6.0, 2.5, 2.5, 0.0], 2, 0.6), ([5.0, 2.0], 3, 1.2)):
     below, largest = joint_search(lam, k_s, beta)
     saddles = below > 1e-9
     assert below.min() > -1e-9 and largest[~saddles].max() < 1e-9 and (~saddles).any()

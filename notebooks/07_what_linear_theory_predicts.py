@@ -1162,32 +1162,31 @@ for name, (_, states) in runs.items():
 # %% [markdown]
 r"""
 That was one start, with every column on its own eigenvector. Three random ones, in the five generic directions of
-the section before, with two units, $\sigma^2$ learned and $\beta$ at 1 or annealed:
+the section before, with two units, $\sigma^2$ learned and $\beta$ annealed:
 """
 
 
 # %%
-def learned_flow(t, y, rise):
-    """Gradient flow of W, V, log D and log s with two units, while beta rises to 1 in the time `rise`."""
+def annealed_flow(t, y):
+    """Gradient flow of W, V, log D and log s with two units, while beta rises to 1 in the time 100."""
     D, s = np.exp(y[20:22]), np.exp(y[22])
     model = LinearVAE(y[:10].reshape(5, 2), y[10:20].reshape(2, 5), D, toy.mean, s)
-    slopes = model.gradients(toy, min(1.0, t / rise) if rise else 1.0)
+    slopes = model.gradients(toy, min(1.0, t / 100))
     return np.r_[slopes.W.ravel(), slopes.V.ravel(), D * slopes.D, s * slopes.sigma2]
 
 
 # %%
-for rise in (0.0, 100.0):
-    for seed in range(3):
-        draw = np.random.default_rng(seed)
-        begin = np.r_[draw.standard_normal(20) / 2, draw.uniform(-2, 0, 2), draw.uniform(-2, 1)]
-        y = solve_ivp(learned_flow, (0, 250), begin, args=(rise,), method="LSODA", rtol=1e-4, atol=1e-7).y
-        assert np.isclose(np.exp(y[22, -1]), spectrum.learned_sigma2(true, 2), rtol=1e-5)
-        assert np.allclose(
-            np.sort(np.exp(y[20:22, -1])), spectrum.encoder_variances(true[:2], np.exp(y[22, -1])), rtol=1e-5
-        )
-    print(
-        f"β up to 1 in the time {rise:.0f}: one end from three starts; the last had been down to σ² = {np.exp(y[22].min()):.2f}"
-    )
+ends, lowest = [], np.inf
+for seed in range(3):
+    draw = np.random.default_rng(seed)
+    begin = np.r_[draw.standard_normal(20) / 2, draw.uniform(-2, 0, 2), draw.uniform(-2, 1)]
+    y = solve_ivp(annealed_flow, (0, 250), begin, method="LSODA", rtol=1e-4, atol=1e-7).y
+    ends, lowest = [*ends, y[20:, -1]], min(lowest, np.exp(y[22].min()))
+best_s = spectrum.learned_sigma2(true, 2)
+for end in np.exp(ends):
+    assert np.isclose(end[2], best_s, rtol=1e-5)
+    assert np.allclose(np.sort(end[:2]), spectrum.encoder_variances(true[:2], best_s), rtol=1e-5)
+print(f"three starts, one end: σ² = {best_s:.4f}, as Eq. 7 has it; on the way σ² was as low as {lowest:.2f}")
 
 # %%
 D = np.exp(path[8:12])
