@@ -610,83 +610,6 @@ def test_mnist():
     assert moments.root.shape == (784, 712)
 
 
-# --- what the spectrum predicts -------------------------------------------------------------------------------
-
-LAM = np.array([6, 4, 2.5, 1, 0.4, 0.1])
-
-
-@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
-def test_spectrum_describes_the_optimum(beta):
-    moments, k, s = with_eigenvalues(LAM), 4, 0.5
-    vae = best(moments, k, s, beta)
-    kl, reconstruction = vae.terms(moments)
-    error = -2 * s * reconstruction - s * 6 * np.log(2 * np.pi * s)
-    np.testing.assert_allclose(vae.D, spectrum.encoder_variances(LAM[:k], s, beta), rtol=1e-9)
-    assert kl == pytest.approx(spectrum.kl(LAM[:k], s, beta).sum(), abs=1e-10)
-    assert error == pytest.approx(spectrum.distortion(LAM, k, s, beta), rel=1e-9)
-    assert vae.elbo(moments) == pytest.approx(spectrum.elbo(LAM, k, s, beta), rel=1e-10)
-    variance = np.diag(vae.V @ moments.covariance @ vae.V.T)
-    np.testing.assert_allclose(variance + vae.D, 1, rtol=1e-9)
-    assert (spectrum.active(LAM[:k], s, beta) == (variance > 1e-9)).all()
-
-
-@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0, 100.0])
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_learned_sigma2_is_the_root_and_the_maximum(k, beta):
-    s = spectrum.learned_sigma2(LAM, k, beta)
-    assert np.minimum(beta, LAM[:k] / s).sum() + LAM[k:].sum() / s == pytest.approx(6)
-
-    def objective(noise):
-        kl = spectrum.kl(LAM[:k], noise, beta).sum()
-        return spectrum.elbo(LAM, k, noise, beta) + (1 - beta) * kl
-
-    grid = s * np.exp(np.linspace(-3, 3, 601))
-    assert objective(s) >= max(objective(noise) for noise in grid) - 1e-12
-    if beta == 1:
-        assert s == pytest.approx(ppca.fit(with_eigenvalues(LAM), k).sigma2)
-
-
-def test_tuned_noise_is_the_best_for_the_model_as_it_stands():
-    k, s, beta = 4, 0.05, 2.0
-    tuned = spectrum.tuned_sigma2(LAM, k, s, beta)
-    value = spectrum.elbo(LAM, k, s, beta, noise=tuned)
-    others = [spectrum.elbo(LAM, k, s, beta, noise=tuned * f) for f in np.exp(np.linspace(-2, 2, 81))]
-    assert value == pytest.approx(max(others), abs=1e-12) and value > spectrum.elbo(LAM, k, s, beta)
-    active = spectrum.active(LAM[:k], s, beta)
-    closed = -3 * (np.log(2 * np.pi * tuned) + 1) - np.log(LAM[:k][active] / (beta * s)).sum() / 2
-    assert value == pytest.approx(closed, rel=1e-12)
-    model = best(with_eigenvalues(LAM), k, s, beta)
-    moved = LinearVAE(model.W, model.V, model.D, model.mu, tuned)
-    assert abs(moved.gradients(with_eigenvalues(LAM)).sigma2) < 1e-8
-
-
-def test_epsilon_delta_threshold_agrees_with_simulated_encoders():
-    s, beta, delta = 0.5, 1.5, 0.05
-    D = spectrum.encoder_variances(LAM, s, beta)
-    m = np.sqrt(1 - D) * np.random.default_rng(0).standard_normal((400_000, 6))
-    expected = np.quantile((m**2 + D - 1 - np.log(D)) / 2, 1 - delta, axis=0)
-    threshold = spectrum.epsilon_delta_threshold(LAM, s, beta, delta)
-    np.testing.assert_allclose(threshold, expected, rtol=0.02, atol=1e-12)
-    assert (threshold[LAM <= s * beta] == 0).all()
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 3.0])
-def test_escape_rates_are_those_of_gradient_ascent(beta):
-    """Against the eigenvalues of the gradients' Jacobian at complete collapse, by finite differences."""
-    moments, s = with_eigenvalues(LAM[:3]), 1.2
-
-    def flow(parameters):
-        vae = LinearVAE(parameters[:3, None], parameters[None, 3:], [1.0], moments.mean, s)
-        gradients = vae.gradients(moments, beta)
-        return np.concatenate([gradients.W.ravel(), gradients.V.ravel()])
-
-    jacobian = np.stack([(flow(1e-6 * e) - flow(-1e-6 * e)) / 2e-6 for e in np.eye(6)])
-    expected = np.sort(np.linalg.eigvalsh((jacobian + jacobian.T) / 2))[::-1][:3]
-    rates = spectrum.escape_rate(LAM[:3], s, beta)
-    np.testing.assert_allclose(np.sort(rates)[::-1], expected, rtol=1e-6, atol=1e-7)
-    assert ((rates > 0) == (LAM[:3] > beta * s)).all()
-
-
 # --- input ----------------------------------------------------------------------------------------------------
 
 
@@ -739,18 +662,6 @@ def test_bad_arguments():
         (lambda: fit(moments, 2, sigma2=-1), "sigma2 is -1.0"),
         (lambda: fit(moments, 2, beta=0), "beta is 0.0"),
         (lambda: fit(moments, 2, seed=-1), "seed is -1"),
-        (lambda: spectrum.active([1, 2], 1.0), "eigenvalues is .* expected descending and none below 0"),
-        (lambda: spectrum.kl([2, -1], 1.0), "expected descending and none below 0"),
-        (lambda: spectrum.kl([[1]], 1.0), "eigenvalues has shape"),
-        (lambda: spectrum.encoder_variances(LAM, 0), "sigma2 is 0.0"),
-        (lambda: spectrum.distortion(LAM, 7, 1.0), "k is 7"),
-        (lambda: spectrum.elbo(LAM, 2, 1.0, noise=0), "noise is 0.0"),
-        (lambda: spectrum.elbo(LAM, 2, -1.0), "sigma2 is -1.0"),
-        (lambda: spectrum.learned_sigma2(LAM, 2, 0), "beta is 0.0"),
-        (lambda: spectrum.tuned_sigma2(LAM, 0, 1.0), "k is 0"),
-        (lambda: spectrum.epsilon_delta_threshold(LAM, 1.0, delta=0), "delta is 0.0"),
-        (lambda: spectrum.epsilon_delta_threshold(LAM, 1.0, delta=1), "delta is 1.0"),
-        (lambda: spectrum.escape_rate(LAM, 1.0, -1), "beta is -1.0"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

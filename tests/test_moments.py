@@ -1,12 +1,20 @@
-"""The moments against NumPy and SciPy, streamed and at once, and what they refuse."""
+"""The moments against NumPy, SciPy and mpmath, streamed and at once, at any scale, and what they refuse."""
 
+import inspect
+import types
+
+import mpmath
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from helpers.moments import Moments, covariance_eigenvalues
+from helpers import data, moments
+from helpers.moments import Moments, covariance_eigenvalues, svd
 
 
 def samples(count=200, n=5, seed=0):
@@ -119,9 +127,250 @@ def test_bad_moments(mean, covariance, count, message):
         Moments(mean, covariance, count)
 
 
-def test_an_indefinite_covariance_is_refused_when_its_eigenvalues_are_asked_for():
-    with pytest.raises(ValueError, match="positive semi-definite"):
-        _ = Moments(np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]]), 5).eigenvalues
+INDEFINITE = {
+    "by hand": [[1.0, 2.0], [2.0, 1.0]],
+    "slightly": [[1.0, 1 + 1e-11], [1 + 1e-11, 1.0]],
+    "in small units": [[1e18, 0, 0], [0, 1.0, 2.0], [0, 2.0, 1.0]],
+    "in the part that is left": [[1.0, 1, 1], [1, 1, 2], [1, 2, 1]],
+    "no variance beside a covariance": [[1.0, 1e-3], [1e-3, 0.0]],
+}
+
+
+@pytest.mark.parametrize("kind", INDEFINITE)
+def test_an_indefinite_covariance_is_refused_at_once(kind):
+    with pytest.raises(ValueError, match="semi-definite"):
+        Moments(np.zeros(len(INDEFINITE[kind])), INDEFINITE[kind], 5)
+
+
+def test_an_asymmetry_in_small_units_is_seen_beside_large_ones():
+    with pytest.raises(ValueError, match=r"differs from its transpose by 0\.3"):
+        Moments(np.zeros(3), [[1e18, 0, 0], [0, 1, 0.5], [0, 0.2, 1]], 5)
+
+
+def check_limits(module):
+    """What rounding makes of a covariance is taken, and what it does not is refused."""
+    x = np.random.default_rng(0).standard_normal((50, 3)) @ np.random.default_rng(1).standard_normal((3, 40))
+    singular = x.T @ x / 50
+    assert module.Moments(np.zeros(40), singular, 50).root.shape == (40, 3)
+    lopsided = np.array([[0.0, 1.0], [0.0, 0.0]])
+    module.Moments(np.zeros(2), np.eye(2) + 1e-12 * lopsided, 50)
+    for low in (1e-8, 1e-3):
+        with pytest.raises(ValueError, match="transpose"):
+            module.Moments(np.zeros(2), np.eye(2) + low * lopsided, 50)
+    scales = np.sqrt(np.diag(singular))
+    for negative in (1e-12, 1e-10, 1e-3):
+        with pytest.raises(ValueError, match="semi-definite"):
+            u = np.linalg.eigh(singular / np.outer(scales, scales))[1][:, 0] * scales
+            module.Moments(np.zeros(40), singular - negative * 40 * np.outer(u, u), 50)
+
+
+def check_denominator(module):
+    for x in ([[0.0], [2.0]], np.array([[0], [2]], np.uint8)):
+        assert module.Moments.from_samples(x).covariance == [[1.0]]
+    assert module.Moments.from_batches([[[0.0]], [[1.0], [5.0]]]).covariance == [[14 / 3]]
+    np.testing.assert_allclose(module.covariance_eigenvalues([[0.0, 0, 0], [2.0, 0, 0]]), [1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("asymmetry > 1e-10 *", "asymmetry > 1e-2 *"),
+        ("asymmetry > 1e-10 *", "asymmetry > 1e-14 *"),
+        ("np.abs(rest).max() > 10 * rounding(n)", "np.abs(rest).max() > 1e4 * rounding(n)"),
+        ("np.abs(rest).max() > 10 * rounding(n)", "np.abs(rest).max() > 1e-4 * rounding(n)"),
+        ("products / count, count)", "products / (count - 1), count)"),
+        ("found / count, (0", "found / (count - 1), (0"),
+        ("np.outer(total, total)) / len(block)", "np.outer(total, total)) / (len(block) - 1)"),
+        ("(count * len(block) / (count + len(block)))", "(count + len(block))"),
+    ],
+)
+def test_a_changed_limit_or_denominator_is_noticed(old, new):
+    check_limits(moments), check_denominator(moments)
+    source = inspect.getsource(moments)
+    assert source.count(old) == 1
+    mutant = types.ModuleType("changed")
+    exec(compile(source.replace(old, new), "changed", "exec"), mutant.__dict__)
+    noticed = 0
+    for check in (check_limits, check_denominator):
+        try:
+            check(mutant)
+        except (AssertionError, ValueError, pytest.fail.Exception):
+            noticed += 1
+    assert noticed
+
+
+# --- one rule for rank and rounding -----------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 2**31), st.integers(2, 30), st.integers(2, 60), st.integers(1, 30), st.sampled_from([0, 1e3, 1e5])
+)
+def test_rank_of_exact_data_whatever_the_units_and_the_mean(seed, n, count, rank, offset):
+    """The moments and the eigenvalues alone agree, with more samples than dimensions and with fewer."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, rank)) @ rng.standard_normal((rank, n))
+    x = (x + offset * rng.choice([-1, 1], n)) * 10.0 ** rng.integers(-9, 10, n)
+    rank = min(rank, n, count - 1)
+    assert Moments.from_samples(x).root.shape == (n, rank)
+    assert np.count_nonzero(Moments.from_samples(x).eigenvalues) == rank
+    assert np.count_nonzero(covariance_eigenvalues(x)) == rank
+
+
+def test_rank_of_copied_columns_and_many_samples():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((100_000, 4)) @ rng.standard_normal((4, 12)) + 1e5
+    x[:, 3] = x[:, 0] * 1e6
+    assert np.count_nonzero(covariance_eigenvalues(x)) == np.count_nonzero(Moments.from_samples(x).eigenvalues) == 4
+
+
+def test_rank_of_mnist():
+    found = data.mnist_moments()
+    assert found.root.shape == (784, 712) and np.count_nonzero(found.eigenvalues) == 712
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31), st.integers(1, 6))
+def test_eigenpairs_of_columns_of_very_different_units(seed, n):
+    """Against mpmath: the smallest eigenvalue to as many digits as the largest."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((40, n)) * 10.0 ** rng.uniform(-12, 12, n)
+    found = Moments.from_samples(x)
+    with mpmath.workdps(80):
+        expected = sorted(mpmath.eigsy(mpmath.matrix(found.covariance.tolist()), eigvals_only=True), reverse=True)
+        assert all(abs(mpmath.mpf(a) / b - 1) < 1e-9 for a, b in zip(found.eigenvalues.tolist(), expected, strict=True))
+    U = found.eigenvectors
+    np.testing.assert_allclose(U.T @ U, np.eye(n), atol=1e-12)
+    scales = np.sqrt(np.diag(found.covariance))
+    np.testing.assert_allclose(
+        found.root @ found.root.T / np.outer(scales, scales), np.corrcoef(x.T).reshape(n, n), atol=1e-12
+    )
+    np.testing.assert_allclose(covariance_eigenvalues(x), found.eigenvalues, rtol=1e-9)
+    few = x[: max(1, n - 1)]
+    np.testing.assert_allclose(
+        covariance_eigenvalues(few)[: n - 2], Moments.from_samples(few).eigenvalues[: n - 2], rtol=1e-6
+    )
+
+
+def test_eigenvalues_by_hand_at_extreme_units():
+    np.testing.assert_allclose(Moments([0, 0], [[1e18, 0], [0, 1.0]], 10).eigenvalues, [1e18, 1.0], rtol=1e-15)
+    found = Moments(np.zeros(4), np.diag([1e-200, 1e200, 0.0, 1.0]), 10)
+    np.testing.assert_allclose(found.eigenvalues, [1e200, 1.0, 1e-200, 0.0], rtol=1e-14)
+    np.testing.assert_allclose(np.abs(found.eigenvectors), np.eye(4)[:, [1, 3, 0, 2]], atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_svd_keeps_small_singular_values_and_drops_what_is_rounding(shape):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal(shape) * 10.0 ** rng.integers(-12, 13, shape[1])
+    U, values, Vt = svd(A)
+    with mpmath.workdps(60):
+        expected = mpmath.svd_r(mpmath.matrix(A.tolist()), compute_uv=False)
+        assert all(abs(mpmath.mpf(a) / b - 1) < 1e-10 for a, b in zip(values.tolist(), expected, strict=True))
+    np.testing.assert_allclose(U * values @ Vt, A, atol=1e-13 * values[0])
+    copied = np.repeat(rng.standard_normal((4, 1)), 3, axis=1) * [1, 1e8, 1e-8]
+    assert np.count_nonzero(svd(copied)[1]) == np.count_nonzero(svd(copied.T)[1]) == 1
+
+
+# --- containers -------------------------------------------------------------------------------------------------
+
+
+class OnDisk:
+    """An array of which only blocks may be read, as dask and HDF5 have them."""
+
+    chunks = (7, 3)
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.largest = array, array.shape, array.dtype, 0
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, key):
+        part = self.array[key]
+        self.largest = max(self.largest, part.size)
+        return part
+
+    def __array__(self, *arguments, **named):
+        raise AssertionError("all of it was asked for")
+
+
+@pytest.mark.parametrize("shape", [(300, 5), (4, 60)])
+def test_what_lies_on_disk_is_read_in_blocks(shape, tmp_path, monkeypatch):
+    monkeypatch.setattr(moments, "BLOCK", 100)
+    x = samples(*shape)
+    lazy = OnDisk(x)
+    np.testing.assert_allclose(Moments.from_samples(lazy).covariance, np.cov(x.T, bias=True), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(covariance_eigenvalues(lazy), squared_singular_values(x), rtol=1e-9, atol=1e-12)
+    assert lazy.largest <= 100
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    np.testing.assert_array_equal(covariance_eigenvalues(mapped), covariance_eigenvalues(lazy))
+    da = pytest.importorskip("dask.array")
+    chunked = da.from_array(x, chunks=(50, 5))
+    np.testing.assert_array_equal(Moments.from_samples(chunked).covariance, Moments.from_samples(x).covariance)
+
+
+def test_frames_tensors_lists_and_booleans_are_what_they_say():
+    x = samples(30, 3)
+    expected = Moments.from_samples(x).covariance
+    for same in (pd.DataFrame(x), x.tolist(), np.asfortranarray(x), torch.tensor(x), x.astype(object)):
+        np.testing.assert_allclose(Moments.from_samples(same).covariance, expected, rtol=1e-13)
+        np.testing.assert_allclose(covariance_eigenvalues(same), Moments.from_samples(x).eigenvalues, rtol=1e-12)
+
+
+def test_a_constant_column_has_no_variance_to_the_last_digit():
+    x = samples(9000, 3)
+    x[:, 1] = 0.1
+    found = Moments.from_batches(np.array_split(x, 7))
+    assert found.covariance[1, 1] == 0 and found.root.shape == (3, 2)
+    assert np.count_nonzero(covariance_eigenvalues(x[:2])) == 1
+
+
+def test_rows_in_order_cost_no_digits():
+    x = np.sort(samples(6000, 2), axis=0) + 1e9
+    found = Moments.from_batches(np.array_split(x, 60)).covariance
+    np.testing.assert_allclose(found, np.cov((x - x[0]).T, bias=True), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", [Moments.from_samples, covariance_eigenvalues])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ma.masked_equal([[1, 2], [3, 4], [5, 999]], 999), "x is a masked array.*fill it, or drop"),
+        (np.zeros((3, 8, 8)), r"x has shape \(3, 8, 8\).*flatten: x.reshape\(len\(x\), -1\)"),
+        (scipy.sparse.eye(3), "x is sparse.*toarray"),
+        (np.array([["a"]]), "x is array"),
+        (3, r"x has shape \(\)"),
+        (None, r"x has shape \(\)"),
+        ([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0]], r"x contains NaN or infinity, first nan at \[1, 1\]"),
+        ([[1e200], [-1e200], [0.0]], "too large.* in column 0 .*rescale the columns"),
+        ([[1e308, 1], [-1e308, 2], [0.0, 0]], "too large.* in column 0"),
+        ([[1e200, 1], [-1e200, 2]], "too large.* in column 0"),
+        ([[1, 1e-200], [2, -1e-200], [3, 0.0]], "too small.*rescale the columns"),
+        ([[1, 1e-200, 0], [2, -1e-200, 0]], "too .*small.*rescale the columns"),
+    ],
+)
+def test_refused_samples_are_named_with_the_remedy(make, x, message):
+    with pytest.raises(ValueError, match=message):
+        make(x)
+
+
+def test_the_row_of_a_missing_value_counts_over_all_batches():
+    with pytest.raises(ValueError, match=r"a batch contains NaN or infinity, first nan at \[4, 0\]"):
+        Moments.from_batches([np.zeros((3, 2)), [[1, 2], [np.nan, 1]]])
+    x = np.zeros((10_000, 500))
+    x[9_999, 7] = np.inf
+    with pytest.raises(ValueError, match=r"x contains NaN or infinity, first inf at \[9999, 7\]"):
+        Moments.from_samples(x)
+
+
+def test_batches_that_are_none():
+    with pytest.raises(ValueError, match="iterable is of type int; expected an iterable of arrays"):
+        Moments.from_batches(3)
+    with pytest.raises(ValueError, match="a batch is sparse"):
+        Moments.from_batches([scipy.sparse.eye(3)])
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,11 @@ class Moments:
             )
         if np.abs(covariance).max() > LARGEST:
             raise ValueError(f"covariance reaches {np.abs(covariance).max():.3g}; expected at most {LARGEST:g}")
-        asymmetry = np.abs(covariance - covariance.T).max()
-        if asymmetry > 1e-10 * np.abs(covariance).max():
-            raise ValueError(f"covariance differs from its transpose by {asymmetry:.3g}; expected a symmetric matrix")
+        asymmetry, scales = np.abs(covariance - covariance.T), np.sqrt(variances)
+        if (asymmetry > 1e-10 * np.outer(scales, scales)).any():
+            raise ValueError(
+                f"covariance differs from its transpose by {asymmetry.max():.3g}; expected a symmetric matrix"
+            )
         covariance = (covariance + covariance.T) / 2
         root, left = _root(covariance)
         hidden = np.sqrt(EPS * variances + left)
@@ -282,8 +284,8 @@ def refuse_below_rounding(doubt, size, sigma2, deviations=0.0):
         raise ValueError(f"sigma2 is {sigma2:.3g}, and the squares over it exceed float64: rescale the columns")
     if not doubt <= RESOLVED * size:
         raise ValueError(
-            f"sigma2 is {sigma2:.3g}, where rounding may be {doubt:.2g} of {size:.2g}: {REMEDY}, "
-            "or take a larger sigma2"
+            f"sigma2 is {sigma2:.3g}, where rounding may be {doubt:.2g} of {size:.2g}: {REMEDY}, or take a larger "
+            "sigma2"
         )
 
 

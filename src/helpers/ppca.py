@@ -197,9 +197,10 @@ def refuse_no_residual(moments, k, beta=1.0):
     what = f"k = {k} leaves no residual variance"
     # Certain with no more samples than latents, or when the factorisation of the covariance comes out exactly.
     if rank == n or moments.count - 1 <= k or (moments.hidden**2 == EPS * moments.covariance.diagonal()).all():
+        unbounded = f"the {'likelihood' if beta == 1 else 'objective'} is unbounded as sigma2 goes to 0"
         raise ValueError(
-            f"{what} (rank {rank} of n = {n}): the likelihood is unbounded as sigma2 goes to 0; expected a smaller k "
-            "or a given sigma2"
+            f"{what} (rank {rank} of n = {n}): {unbounded if beta * rank < n else 'no sigma2 is the best'}; expected a "
+            "smaller k or a given sigma2"
         )
     raise ValueError(f"{what} above rounding (rank {rank} of n = {n}): {REMEDY}, choose a smaller k or give sigma2")
 
