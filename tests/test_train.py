@@ -9,20 +9,26 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+import warnings
+from dataclasses import dataclass, replace
 from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import run_training
+import scipy.sparse
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 import helpers
-from helpers import checkpoint, collapse, data, lockstep, ppca, train, vae
+from helpers import checkpoint, collapse, data, experiments, lockstep, ppca, train, vae
 from helpers.moments import Moments
 from helpers.train import LinearAnnealing, Member
 
@@ -789,3 +795,490 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device is 'cuda', but torch finds no GPU here; expected 'cpu'"):
         run([Member()], device="cuda")
+
+
+# A run is what it says
+
+
+def constant(value):
+    return lambda elapsed: value
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A schedule that says what it is, though not how."""
+
+    epochs: float
+
+    def __call__(self, elapsed):
+        return min(1.0, elapsed / self.epochs)
+
+
+def test_two_schedules_of_one_name_are_two_runs(tmp_path):
+    path = tmp_path / "run.safetensors"
+    done = run([Member(beta=constant(1.0))], 2, path=path)
+    for epochs in (2, 3):
+        with pytest.raises(ValueError, match=r"belongs to another run: its beta is .*sha256"):
+            run([Member(beta=constant(2.0))], epochs, path=path)
+    assert_same_bits(state(run([Member(beta=constant(1.0))], 2, path=path)), state(done))
+    assert_same_bits(
+        state(run([Member(beta=constant(1.0))], 4, path=path)), state(run([Member(beta=constant(1.0))], 4))
+    )
+
+
+@pytest.mark.parametrize("epochs", [3, 4, 5])
+def test_schedules_that_part_after_the_checkpoint_are_two_runs(epochs, tmp_path):
+    path = tmp_path / "run.safetensors"
+
+    def later(value):
+        return lambda elapsed: 1.0 if elapsed < 3 else value
+
+    run([Member(beta=later(1.0))], 4, path=path, budget=0)
+    with pytest.raises(ValueError, match="belongs to another run: its beta is"):
+        run([Member(beta=later(2.0))], epochs, path=path)
+    assert run([Member(beta=later(1.0))], epochs, path=path).epoch == epochs
+
+
+def test_a_schedule_whose_text_stays_while_it_changes_is_another(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    run([Member(beta=Rise(1))], 2, path=path, budget=0)
+    monkeypatch.setattr(Rise, "__call__", lambda self, elapsed: 0.5)
+    with pytest.raises(ValueError, match="belongs to another run: its beta is"):
+        run([Member(beta=Rise(1))], 2, path=path)
+
+
+def test_settings_tell_schedules_apart():
+    flat, steep = np.ones((3, 5)), np.arange(15.0).reshape(3, 5)
+    assert Member(beta=Rise(2)).describe(flat)["beta"] == "Rise(epochs=2)"
+    one, other = (Member(beta=constant(1.0)).describe(values)["beta"] for values in (flat, steep))
+    assert one != other and "lambda" in one and "sha256" in one and "3 epochs" in one
+    thing = Rise(constant(1.0))  # a dataclass, but of a function, whose text says only where it lies
+    assert "0x" not in Member(beta=thing).describe(flat)["beta"]
+    assert Member(beta=0.5).describe()["beta"] == "0.5"
+    assert Member(beta=LinearAnnealing(np.int64(50))).describe(flat)["beta"] == "LinearAnnealing(epochs=50)"
+
+
+def test_beta_is_read_once_and_before_the_first_step():
+    read = []
+    result = run([Member(beta=lambda elapsed: read.append(elapsed) or float(len(read)))], 2)
+    assert read == [epoch + step / 5 for epoch in range(2) for step in range(5)]
+    assert result.history["beta"][:, 0].tolist() == [5.0, 10.0]
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, -np.inf, 1e39, None, "1", True, 1j, [1.0, 2.0]])
+def test_every_beta_is_checked_before_it_trains(value, at_each_step):
+    at_each_step(lambda engine: pytest.fail("it trains"))
+    with pytest.raises(ValueError, match=r"beta of members\[1\].* epoch 3"):
+        run([Member(), Member(beta=lambda elapsed: value if elapsed >= 2.5 else 1.0)], 3)
+
+
+def test_a_beta_beyond_float32_is_refused():
+    with pytest.raises(
+        ValueError, match=r"beta of members\[0\] is 1e\+300; expected a finite number from 0, in float32"
+    ):
+        run([Member(beta=1e300)])
+    with pytest.raises(ValueError, match="beta is the class LinearAnnealing; expected a number or a function"):
+        Member(beta=LinearAnnealing)
+    with pytest.raises(ValueError, match="epochs is 16777216; expected at most 13421772, of 5 steps"):
+        run([Member(beta=LinearAnnealing(2))], 2**24)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, np.nan, np.inf, "2", None, True, [1]])
+def test_annealing_takes_a_number_of_epochs(epochs):
+    with pytest.raises(ValueError, match=r"^epochs "):
+        LinearAnnealing(epochs)
+
+
+def test_a_schedule_longer_than_the_run_is_said_so():
+    with pytest.warns(UserWarning, match=r"beta of members\[1\] comes to its end after 100 epochs; the run has 1"):
+        run([Member(), Member(beta=LinearAnnealing(100))], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run([Member(beta=LinearAnnealing(2))], 2)
+
+
+def test_a_checkpoint_that_is_further_or_has_other_snapshots_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    run([Member()], 4, snapshots=[1, 3], path=path)
+    content = path.read_bytes()
+    for epochs, snapshots, message in (
+        (3, [1, 3], "its epochs is 4; expected at most 3"),
+        (4, [1], r"its snapshots is \[1, 3\]; expected \[1\]"),
+        (5, [1, 2, 3], r"its snapshots is \[1, 3\]; expected \[1, 2, 3\]"),
+        (5, [], r"its snapshots is \[1, 3\]; expected \[\]"),
+    ):
+        with pytest.raises(ValueError, match=f"belongs to another run: {message}"):
+            run([Member()], epochs, snapshots=snapshots, path=path)
+        assert path.read_bytes() == content
+    assert sorted(run([Member()], 5, snapshots=[3, 1, 5], path=path).snapshots) == [1, 3, 5]
+
+
+def in_format_1(path, change=lambda settings: settings):
+    """Rewrite a checkpoint as format 1 had it."""
+    with safe_open(path, "pt") as file:
+        state, tensors = json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}
+    state["format"] = 1
+    del state["settings"]["beta"]
+    state["settings"]["network"] = str(NETWORK())
+    state["settings"] = change(state["settings"])
+    reseal(path, state, tensors)
+
+
+def reseal(path, state, tensors):
+    text = json.dumps(state)
+    save_file(tensors, path, metadata={"state": text, "digest": checkpoint._digest(text, tensors)})
+
+
+def test_format_1_goes_on_bit_for_bit(tmp_path):
+    path, members = tmp_path / "run.safetensors", [*MIXED[:4]]
+    run(members, 2, snapshots=[1], path=path)
+    in_format_1(path)
+    found = run(members, 4, snapshots=[1, 3], path=path)
+    assert_same_bits(state(found), state(run(members, 4, snapshots=[1, 3])))
+
+
+def test_a_beta_of_format_1_is_judged_by_its_history(tmp_path):
+    path = tmp_path / "run.safetensors"
+    run([Member(beta=constant(1.0))], 2, path=path)
+    in_format_1(path)
+    with pytest.raises(ValueError, match=r"its beta of members\[0\] in epoch 1 is 1.0; expected 100.0"):
+        run([Member(beta=constant(100.0))], 3, path=path)
+    assert run([Member(beta=constant(1.0))], 3, path=path).epoch == 3
+
+
+def test_another_network_of_format_1_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    run([Member()], 1, path=path)
+    in_format_1(path)
+    with pytest.raises(ValueError, match="belongs to another run: its network is"):
+        run([Member()], 2, path=path, build=partial(NETWORK, activation=nn.ReLU))
+
+
+def test_a_networks_identity_is_not_torchs_text_of_it(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    run([Member()], 1, path=path, build=partial(NETWORK, activation=partial(nn.LeakyReLU, 0.1)))
+    monkeypatch.setattr(nn.Linear, "extra_repr", lambda self: "as another release prints it")
+    with pytest.raises(ValueError, match="belongs to another run: its network is"):
+        run([Member()], 2, path=path, build=partial(NETWORK, activation=partial(nn.LeakyReLU, 0.2)))
+    assert run([Member()], 2, path=path, build=partial(NETWORK, activation=partial(nn.LeakyReLU, 0.1))).epoch == 2
+
+
+def without(name):
+    return lambda state, tensors: (state.pop(name, None), tensors.pop(name, None))
+
+
+def put(name, value):
+    return lambda state, tensors: state.update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("epoch"), "no whole checkpoint: it lacks 'epoch'"),
+        (without("seconds"), "lacks 'seconds'"),
+        (without("diverged"), "lacks 'diverged'"),
+        (without("settings"), "settings are missing"),
+        (without("format"), "is of format None; expected one from 1 to"),
+        (without("history/kl"), "lacks 'history/kl'"),
+        (without("parameter/log_sigma2"), "lacks 'parameter/log_sigma2'"),
+        (without("snapshot/1/quantile"), "belongs to another run: its snapshot after epoch 1"),
+        (put("epoch", 10**9), r"no whole checkpoint: its (history|diverged).*"),
+        (put("epoch", "1"), "its epoch is '1'; expected an integer"),
+        (put("epoch", -1), "its epoch is -1"),
+        (put("format", 7), "is of format 7; expected one from 1 to"),
+        (put("format", True), "is of format True"),
+        (put("seconds", "long"), "its seconds is 'long'"),
+        (put("seconds", float("nan")), "its seconds is nan"),
+        (put("stopped", 3), "its stopped is 3"),
+        (put("diverged", [0, 0]), r"its diverged is \[0, 0\]; expected an epoch for each of 1 members"),
+        (put("diverged", [99]), "its diverged is 99"),
+        (lambda state, tensors: state["settings"].update(more=1), "has a setting 'more', which this one has not"),
+        (lambda state, tensors: state["settings"].update(beta=[{"epochs": "2"}]), "its beta is"),
+        (lambda state, tensors: state["settings"].update(network=[["", "VAE"]]), "its network is"),
+        (lambda state, tensors: tensors.update({"snapshot/9/kl": torch.zeros(1, 2)}), "snapshot/9/kl"),
+        (lambda state, tensors: tensors.update({"parameter/log_sigma2": torch.zeros(2)}), "parameter/log_sigma2 is"),
+    ],
+)
+def test_a_checkpoint_that_was_sealed_anew_is_refused_by_name(change, message, tmp_path):
+    path = tmp_path / "run.safetensors"
+    run([Member()], 2, snapshots=[1], path=path)
+    with safe_open(path, "pt") as file:
+        state, tensors = json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}
+    change(state, tensors)
+    reseal(path, state, tensors)
+    with pytest.raises(ValueError, match=message) as error:
+        run([Member()], 3, snapshots=[1], path=path)
+    assert str(path) in str(error.value)
+
+
+def test_a_checkpoint_that_may_not_be_read_says_so(saved, monkeypatch):
+    path, result = saved
+
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    refused(path, result, "cannot be read: Permission denied")
+
+
+# Two at once
+
+
+def test_a_second_run_of_a_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    with checkpoint.alone(path):
+        with pytest.raises(OSError, match=r"run\.safetensors is being written by another run; wait for it, or stop it"):
+            run([Member()], 1, path=path)
+        assert run([Member()], 1, path=tmp_path / "other.safetensors").epoch == 1
+    assert run([Member()], 1, path=path).epoch == 1
+    assert not [found for found in tmp_path.iterdir() if "lock" in found.name]
+
+
+HOLD = """
+import sys, time
+from helpers import checkpoint
+with checkpoint.alone(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_leaves_no_lock_and_no_part(tmp_path):
+    path = tmp_path / "run.safetensors"
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OSError, match="another run"):
+            run([Member()], 1, path=path)
+        holder.kill()
+    for part in (tmp_path / ".run.safetensors.abc.part", tmp_path / ".other.abc.part"):
+        part.mkdir()
+        (part / "checkpoint").write_text("cut short")
+    (tmp_path / "run.safetensors.part").write_text("as format 1 called it")
+    run([Member()], 1, path=path)
+    assert sorted(found.name for found in tmp_path.iterdir()) == [".other.abc.part", "run.safetensors"]
+
+
+def test_a_lock_that_its_holder_removes_is_not_shared(tmp_path):
+    """Whoever opened the file before it was removed holds what no third one can see, and has to ask again."""
+    path, most, inside = tmp_path / "run.safetensors", [], []
+
+    def contend():
+        for _ in range(200):
+            try:
+                with checkpoint.alone(path):
+                    inside.append(1)
+                    most.append(len(inside))
+                    inside.pop()
+            except BlockingIOError:
+                pass
+
+    threads = [threading.Thread(target=contend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_never_damage_a_checkpoint(saved):
+    path, result = saved
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            checkpoint.save(path, result, {"settings": 1})
+
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            checkpoint.load(path, result, {"settings": 1})
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_has_the_usual_mode(saved):
+    path, result = saved
+    for mask, mode in ((0o022, 0o644), (0o027, 0o640)):
+        before = os.umask(mask)
+        try:
+            checkpoint.save(path, result, {"settings": 1})
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == mode
+
+
+# Networks that do not fit, data that might mean something else, devices
+
+
+class Wrong(vae.VAE):
+    def __init__(self, decoder=None, encoder=None):
+        super().__init__(encoder or nn.Linear(64, 6), decoder or nn.Linear(3, 64))
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + torch.rand(())
+
+
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), None
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Wrong(nn.Linear(3, 1)), r"the decoder's output has shape \(2, 1\); expected x's, \(2, 64\)"),
+        (
+            lambda: Wrong(nn.Sequential(nn.Linear(3, 64), nn.Unflatten(1, (8, 8)))),
+            r"\(2, 8, 8\); expected x's, \(2, 64\)",
+        ),
+        (lambda: Wrong(nn.Linear(4, 64)), r"does not fit x, of shape \(64,\) a sample"),
+        (lambda: Wrong(encoder=nn.Linear(63, 6)), r"does not fit x, of shape \(64,\) a sample"),
+        (lambda: Wrong(encoder=nn.Linear(64, 7)), r"the encoder's output has shape \(2, 7\); expected \(B, 2k\)"),
+        (lambda: Wrong(Pair(3, 64)), "the decoder's output is tuple, .*; expected a tensor"),
+        (lambda: Wrong(encoder=Pair(64, 6)), "the encoder's output is tuple"),
+        (lambda: Wrong(Noisy(3, 64)), "draws random numbers; expected a function of its input alone"),
+        (lambda: Wrong(nn.Sequential(nn.Linear(3, 64), nn.Dropout(0.1))), "decoder.1, a Dropout, which draws"),
+        (lambda: NETWORK().double(), "parameters of torch.float64; expected torch.float32"),
+        (lambda: nn.Linear(3, 3), "build makes Linear.*; expected a VAE"),
+        (lambda: None, "build makes None; expected a VAE"),
+        (NETWORK(), "build is VAE"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_it_trains(build, message, at_each_step):
+    at_each_step(lambda engine: pytest.fail("it trains"))
+    with pytest.raises(ValueError, match=message):
+        run([Member(), Member(seed=1)], build=build)
+
+
+BATCH = np.float32(DIGITS[:600]) / 16
+
+
+@pytest.mark.parametrize("kind", ["tensor", "parameter", "frame", "Fortran order", "memory map", "strided"])
+def test_data_that_are_float32_or_bytes_train_exactly(kind, tmp_path):
+    mapped = np.memmap(tmp_path / "x", dtype=np.float32, mode="w+", shape=BATCH.shape)
+    mapped[:] = BATCH
+    same = {
+        "tensor": torch.tensor(BATCH),
+        "parameter": nn.Parameter(torch.tensor(BATCH)),
+        "frame": pd.DataFrame(BATCH),
+        "Fortran order": np.asfortranarray(BATCH),
+        "memory map": mapped,
+        "strided": np.repeat(BATCH, 2, axis=0)[::2],
+    }
+    assert_same_bits(state(run([Member()], 1, x=same[kind])), state(run([Member()], 1, x=BATCH)))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ma.masked_equal(DIGITS[:600], 0), "x is a masked array; expected a uint8 or float32 array"),
+        (scipy.sparse.csr_matrix(BATCH), "x is sparse; expected a uint8 or float32 array"),
+        (torch.tensor(BATCH).to_sparse(), "x is sparse"),
+        (torch.tensor(BATCH).double(), "x is float64 array of shape .*take .astype of the one you mean"),
+        (torch.tensor(BATCH).bfloat16(), "x is float64 array"),
+        (DIGITS[:600].astype(np.int64), "x is int64 array of shape .*take .astype of the one you mean"),
+        (DIGITS[:600] > 3, "x is boolean"),
+        (BATCH + 1j, "x is complex"),
+        (BATCH * np.float32(1e30), "x has entries up to 1.59e[+]31, whose squares float32 cannot hold"),
+        (np.float32([[0, np.inf]]), r"x contains NaN or infinity, first inf at \[0, 1\]"),
+    ],
+)
+def test_data_that_might_mean_something_else_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        run([Member()], x=x)
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu:3", "xpu", "mps", "hpu:0", "meta", "cuda:9", torch.device("xpu", 1), 0, None, "tpu"]
+)
+def test_a_device_that_is_not_there_is_one_line_that_names_what_is(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        ValueError, match=r"^device is .*; expected 'cpu'( or 'cuda:0' or 'cuda:1'$| or 'cuda', or)"
+    ) as error:
+        run([Member()], device=device)
+    assert "\n" not in str(error.value)
+
+
+class NoFloat64(TorchDispatchMode):
+    """A device that knows no float64, as Apple's: what `Tensor.cpu` gives lies on the host, and all else on it."""
+
+    def __init__(self, patch):
+        super().__init__()
+        cpu = torch.Tensor.cpu
+        patch.setattr(torch.Tensor, "cpu", lambda tensor: self.take(cpu(tensor).clone()))
+        patch.setattr(lockstep, "has_float64", lambda device: False)
+        patch.setattr(experiments, "has_float64", lambda device: False)
+
+    def take(self, tensor):
+        tensor.at_host = True
+        return tensor
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        found = function(*arguments, **(keywords or {}))
+        at_host = any(getattr(one, "at_host", False) for one in tree_leaves((arguments, keywords)))
+        for one in tree_leaves(found):
+            if isinstance(one, torch.Tensor) and at_host:
+                self.take(one)
+            elif isinstance(one, torch.Tensor) and one.dtype == torch.float64:
+                raise TypeError(f"{function}: this device knows no float64")
+        return found
+
+
+def test_no_float64_lies_on_a_device_that_knows_none(monkeypatch):
+    """As any other run does, to the digits of float32; the sums of an epoch to more."""
+    options = {"snapshots": [2], "batch_size": 50}
+    expected = run(MIXED[:4], 2, **options)
+    with NoFloat64(monkeypatch):
+        with pytest.raises(TypeError, match="knows no float64"):
+            torch.zeros(1).double()
+        found = run(MIXED[:4], 2, **options)
+    assert_close(state(found), state(expected), 1e-6)
+    assert found.history["elbo"].dtype == np.float64
+
+
+def test_it_is_evaluated_on_the_host_where_the_device_knows_no_float64(monkeypatch):
+    evaluate = collapse.evaluate
+
+    def on_the_host(*arguments):
+        with _disable_current_modes():
+            return evaluate(*arguments)
+
+    model, moved, to = NETWORK(), [], nn.Module.to
+    expected = experiments._evaluate(model, DIGITS[:100], "cpu")
+    monkeypatch.setattr(collapse, "evaluate", on_the_host)
+    monkeypatch.setattr(nn.Module, "to", lambda module, device: moved.append(device) or to(module, device))
+    with NoFloat64(monkeypatch):
+        found = experiments._evaluate(model, DIGITS[:100], "cpu")
+    assert moved == ["cpu"] and found["elbo"] == expected["elbo"]
+
+
+def test_sums_in_two_parts_lose_nothing_that_matters(monkeypatch):
+    values = np.random.default_rng(0).standard_normal((20_000, 3)).astype(np.float32) * np.float32([1, 1e4, 1e-3])
+    values[::2] += np.float32(1e4)
+    exact = values.sum(axis=0, dtype=np.longdouble)
+    monkeypatch.setattr(lockstep, "has_float64", lambda device: False)
+    sums, plain = lockstep.Sums(3, device=torch.device("cpu")), torch.zeros(3)
+    for row in torch.tensor(values):
+        sums.add_(row)
+        plain += row
+    assert sums.total().dtype == torch.float64
+    np.testing.assert_allclose(sums.total(), exact.astype(float), rtol=1e-11)
+    assert np.abs(plain.numpy() / exact.astype(float) - 1).max() > 1e-7  # a float32 alone does lose digits
+    sums.zero_()
+    assert (sums.total() == 0).all()
+
+
+def test_devices_are_named_as_they_are(monkeypatch):
+    assert experiments._name(torch.device("cpu")).startswith("cpu ")
+    monkeypatch.setattr(torch.xpu, "get_device_name", lambda device: f"Arc {device.index}", raising=False)
+    assert experiments._name(torch.device("xpu", 1)) == "Arc 1"
+    assert experiments._name(torch.device("mps")).startswith("mps ")

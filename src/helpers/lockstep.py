@@ -22,7 +22,9 @@ FUSED = ("cpu", "cuda", "mps", "xpu")  # where torch's Adam does a step in one g
 
 def scaled(x):
     """Pixels as the model sees them: uint8 divided by 255, where they lie; float32 as it is."""
-    if not isinstance(x, torch.Tensor) or not (x.dtype == torch.uint8 or x.is_floating_point()) or x.is_sparse:
+    if not isinstance(x, torch.Tensor) or x.layout != torch.strided or x.is_meta:
+        raise ValueError(f"x is {brief(x)}; expected a dense tensor, of uint8 or float32")
+    if x.dtype != torch.uint8 and not x.is_floating_point():
         raise ValueError(f"x is {brief(x)}; expected a tensor, of uint8 or float32")
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
@@ -134,7 +136,7 @@ class Lockstep:
 
     def epoch(self, bar):
         """Each member sees its data once, in its own order; `bar` is told how many samples were, by `update`."""
-        if not callable(getattr(bar, "update", None)):
+        if not callable(getattr(bar, "update", None)) or isinstance(bar, (dict, set)):
             raise ValueError(f"bar is {brief(bar)}; expected a progress bar, with `update`")
         run, members, size = self.run, self.run.members, self.batch_size
         generators = [self._generator(member.seed) for member in members]

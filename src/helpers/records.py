@@ -74,6 +74,8 @@ def seal(record, study, profile, part_list):
     _names(study, profile)
     if not isinstance(part_list, list) or not part_list or not all(isinstance(part, dict) for part in part_list):
         raise ValueError(f"part_list is {brief(part_list)}; expected a list of dict with the keys of PROVENANCE")
+    if missing := {key for part in part_list for key in PROVENANCE if key not in part}:
+        raise ValueError(f"part_list lacks {', '.join(sorted(missing))}; a record says where it comes from")
     try:
         text = json.dumps(part_list)
     except (TypeError, ValueError) as error:
@@ -104,7 +106,9 @@ def save(record, path):
     OSError
         When it cannot be written, say because the disk is full; what was at `path` stays.
     """
-    path, content = Path(instance("path", path, (str, os.PathLike))), to_bytes(record)
+    if not Path(instance("path", path, (str, os.PathLike))).name:
+        raise ValueError(f"path is {brief(path)}; expected the name of a file")
+    path, content = Path(path), to_bytes(record)
     for old in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed: a write takes no minutes
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > 600:

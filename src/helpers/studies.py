@@ -112,12 +112,17 @@ def run_distributed(study, profile, blocks, address, save, device="cpu", folder=
     RuntimeError
         When blocks failed, after all others were saved; the message says which and why.
     """
-    find(study, profile)
-    if not isinstance(blocks, (list, tuple)) or not blocks or not all(isinstance(block, range) for block in blocks):
+    count = len(find(study, profile).members)
+    if not isinstance(blocks, (list, tuple)) or not blocks:
         raise ValueError(f"blocks is {brief(blocks)}; expected a list of ranges of members")
+    for block in blocks:
+        if not (isinstance(block, range) and block.step == 1 and 0 <= block.start < block.stop <= count):
+            raise ValueError(f"blocks has {brief(block)}; expected ranges of step 1 within {range(count)}")
     for name, value in (("address", address), ("device", device)):
         if not instance(name, value, str):
             raise ValueError(f"{name} is {value!r}; expected its name")
+    if device.startswith("cpu"):
+        find_device(device)  # of others there may be some where the workers are
     if not callable(save):
         raise ValueError(f"save is {brief(save)}; expected a function of a block and its record")
     if folder is not None:

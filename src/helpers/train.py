@@ -139,7 +139,7 @@ def _values(member, m, epochs, steps):
         values = member.beta
     elif epochs * steps > MOST_STEPS:
         raise ValueError(
-            f"epochs is {epochs}, of {steps} steps; expected at most {MOST_STEPS} steps where beta changes"
+            f"epochs is {epochs}; expected at most {MOST_STEPS // steps}, of {steps} steps, where beta changes"
         )
     else:
         values = np.empty((epochs, steps))
@@ -362,13 +362,13 @@ def _checked(build, x, members, epochs, batch_size, snapshots, device, precision
         raise ValueError(f"x is {x.dtype} array of shape {x.shape}; expected {expected}{remedy}")
     if x.dtype == np.float32:
         refuse_not_finite("x", x)
-        if (largest := float(np.abs(x).max())) ** 2 * x[0].size > np.finfo(np.float32).max:
+        if (largest := float(np.abs(x).max())) ** 2 * x[0].size > float(np.finfo(np.float32).max):
             raise ValueError(f"x has entries up to {largest:.3g}, whose squares float32 cannot hold: rescale it")
     if not isinstance(members, (list, tuple)) or not members or not all(isinstance(one, Member) for one in members):
         raise ValueError(f"members is {brief(members)}; expected a list of at least one Member")
     integer("epochs", epochs, 1, 2**31)
     integer("batch_size", batch_size, 1, len(x))
-    if not callable(build):
+    if not callable(build) or isinstance(build, torch.nn.Module):
         raise ValueError(f"build is {brief(build)}; expected what makes a VAE")
     if isinstance(snapshots, (str, bytes)) or not np.iterable(snapshots):
         raise ValueError(f"snapshots is {brief(snapshots)}; expected a list of epochs")

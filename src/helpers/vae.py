@@ -89,7 +89,7 @@ class VAE(nn.Module):
     def _mine(self, name, value):
         """Return a tensor, or raise ``ValueError`` unless it lies where the network does."""
         if _tensor(name, value).device.type != self.log_sigma2.device.type:
-            raise ValueError(f"{name} lies on {value.device}; expected {self.log_sigma2.device}, as the network does")
+            raise ValueError(f"{name} is on {value.device}; expected {self.log_sigma2.device}, as the network does")
         return value
 
     def forward(self, x, noise):
