@@ -129,6 +129,35 @@ def test_best_ignores_members_without_an_elbo():
     assert designs.best(xr.Dataset(table)) == [2, 3]
 
 
+def test_annealed_is_whose_beta_rose():
+    """By the numbers: of schedules of one's own as well, and of old records."""
+    nan, texts = np.nan, ["1.0", "LinearAnnealing(epochs=4)", "rise, sha256 12", "fall", "LinearAnnealing(epochs=0.5)"]
+    beta = [
+        [1, 1, 1],
+        [0.2, 0.5, 0.7],
+        [0.1, 0.1, 0.9],
+        [2, 1, 1],
+        [1, 1, 1],
+        [nan, nan, nan],
+        [nan] * 3,
+        [0.1, 0.4, nan],
+    ]
+    texts += ["LinearAnnealing(epochs=4)", "1.0", "rise"]
+    table = {"set_beta": ("member", texts), "history_beta": (("epoch", "member"), np.transpose(beta))}
+    assert designs.is_annealed(xr.Dataset(table)).tolist() == [False, True, True, False, True, True, False, True]
+    without = designs.is_annealed(xr.Dataset({"set_beta": table["set_beta"]}))
+    assert without.tolist() == [False, True, False, False, True, True, False, False]
+
+
+def test_the_packages_records_say_who_was_annealed():
+    for study, expected in (
+        ("mnist-fixed", [False] * 4),
+        ("mnist-annealed", [True] * 4),
+        ("mnist-learned", [False, True]),
+    ):
+        assert designs.is_annealed(records.recorded(study, "laptop")).tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("study", "profile", "message"),
     [("mnist", "quick", "study is 'mnist'; expected one of demo, mnist-fixed"), ("demo", "paper", "demo has quick")],
@@ -185,3 +214,46 @@ def test_the_tracked_tree_stays_small():
         pytest.skip("not in a git repository")
     paths = [ROOT / name.decode() for name in listed.stdout.split(b"\0") if name]
     assert sum(path.stat().st_size for path in paths if path.exists()) < 12 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: designs.find(["demo"], "quick"), r"study is \['demo'\]; expected one of"),
+        (lambda: designs.find("demo", None), "profile is None; demo has quick"),
+        (lambda: designs.best(None), "record is None"),
+        (lambda: designs.best(xr.Dataset()), "record lacks elbo"),
+        (lambda: designs.is_annealed({}), "record is {}"),
+        (lambda: designs.Study("", {}), "title is ''"),
+        (lambda: designs.Study("A question", {}), "plans is {}"),
+        (lambda: designs.Study("A question", {"quick": 3}), "plans has"),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "cats"}, "data is 'cats'; expected one of digits"),
+        ({"data": np.ma.ones(3)}, "data is masked_array"),
+        ({"network": vae.mlp}, "network is .*; expected partial"),
+        ({"network": partial(vae.mlp, 64)}, r"network has the arguments \(64,\); expected keyword arguments alone"),
+        ({"members": ()}, r"members is \(\); expected at least one Member"),
+        ({"members": {}}, "members is {}"),
+        ({"members": (None,)}, "members is"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 2.0}, "epochs is 2.0"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"snapshots": (0,)}, "snapshots is 0; expected an integer from 1"),
+        ({"snapshots": (10**6,)}, "snapshots is 1000000"),
+        ({"snapshots": 3}, "snapshots is 3"),
+        ({"precision": "float64"}, "precision is 'float64'; expected one of"),
+        ({"pictures": (-1,)}, "pictures is -1"),
+    ],
+)
+def test_bad_plans(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(designs.find("demo", "quick"), **change)

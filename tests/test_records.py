@@ -228,3 +228,99 @@ def test_members_that_come_one_by_one_are_one_record():
     assert found.member.values.tolist() == sorted(found.member.values.tolist()) and found.epoch.size == 1000
     assert {part["settings"]["epochs"] for part in records.parts(found)} == {1000}
     assert records.begun("mnist-fixed", "laptop") is None and records.recorded("mnist-fixed", "paper") is None
+
+
+# A header that says what cannot be
+
+
+def resealed(content):
+    """The same bytes with a digest that fits them."""
+    return records.CARRIED.sub(records.digest(content).encode(), bytes(content))
+
+
+@pytest.mark.filterwarnings("ignore")  # of xarray's, on times that a mutation makes of a variable
+@pytest.mark.parametrize(("first", "flip"), [(4, 0x01), (5, 0x80), (6, 0x20), (7, 0xFF)])
+def test_a_file_that_was_changed_and_sealed_anew_is_read_or_refused(first, flip):
+    content, other = records.to_bytes(made()), {"read": 0, "refused": 0}
+    for i in range(first, len(content), 4):
+        mutant = bytearray(content)
+        mutant[i] ^= flip
+        try:
+            found = records.from_bytes(resealed(bytes(mutant)), "demo.nc")
+        except ValueError as error:
+            assert str(error).startswith(("demo.nc ", "record "))
+            other["refused"] += 1
+        else:
+            other["read"] += 1
+            assert found.sizes["member"] and records.parts(found)
+    assert other["read"] > 50 and other["refused"] > 50, other
+
+
+@pytest.mark.parametrize("parts", ["{", "3", "[3]", "null", "[[]]", "[" * 100_000])
+def test_parts_that_are_no_list_are_refused(parts):
+    record = made()
+    record.attrs["parts"] = parts
+    with pytest.raises(ValueError, match=r"record has parts|record lacks"):
+        records.to_bytes(record)
+
+
+def test_a_record_of_another_format_says_so():
+    with pytest.raises(ValueError, match="no NetCDF 3 file with a digest: it is of another format, NetCDF 4"):
+        records.from_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+
+
+def test_a_record_under_anothers_name_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "files", lambda package: tmp_path)
+    records.save(made(), tmp_path / "records" / "demo-paper.nc")
+    with pytest.raises(ValueError, match=r"demo-paper\.nc is a record of demo, profile quick; expected one of demo, "):
+        records.recorded("demo", "paper")
+    for study in ("../demo", "", None, 3, "a/b"):
+        with pytest.raises(ValueError, match=r"^study is"):
+            records.recorded(study, "quick")
+
+
+def test_what_steers_a_terminal_is_not_printed_raw():
+    settings = {**PART["settings"], "batch_size": 128}
+    record = made(settings=settings, device="cpu\x1b[31m\r\u202e", precision="a\nb")
+    assert records.label(record).isprintable() and r"cpu\x1b[31m\r\u202e" in records.label(record)
+    other = made(3, 4, settings=settings, device="cpu", precision="\x07")
+    with pytest.raises(ValueError, match="different kinds") as error:
+        records.merge([record, other])
+    assert str(error.value).isprintable()
+    assert records.printable("σ² = 0.1, ü") == "σ² = 0.1, ü"
+
+
+def test_what_a_killed_write_left_is_removed_by_a_later_one(tmp_path):
+    path = tmp_path / "demo-quick.nc"
+    old, new = tmp_path / "demo-quick.nc.1.part", tmp_path / "demo-quick.nc.2.part"
+    for part in (old, new):
+        part.write_bytes(b"cut short")
+    os.utime(old, (0, 0))
+    records.save(made(), path)
+    assert sorted(os.listdir(tmp_path)) == [path.name, new.name]  # another may be at work on the new one
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: records.merge([]), "records is .*; expected a list of at least one record"),
+        (lambda: records.merge([made(), None]), r"records\[1\] is None"),
+        (lambda: records.merge([xr.Dataset()]), r"records\[0\] lacks"),
+        (lambda: records.merge(made()), "records is"),
+        (lambda: records.parts(None), "record is None"),
+        (lambda: records.label(xr.Dataset()), "record has parts None"),
+        (lambda: records.label(made(device=3)), "record has parts"),
+        (lambda: records.seal(None, "a", "b", [{}]), "record is None"),
+        (lambda: records.seal(made(), "", "b", [{}]), "study is ''"),
+        (lambda: records.seal(made(), "a", "b", [{}]), "part_list lacks commit"),
+        (lambda: records.seal(made(), "a", "b", [{"members": [0, 2], **PART, "date": b""}]), "part_list is"),
+        (lambda: records.from_bytes("CDF"), "content is 'CDF'"),
+        (lambda: records.from_bytes(b"CDF", 3), "name is 3"),
+        (lambda: records.load(3), "path is 3"),
+        (lambda: records.save(made(), ""), "path is ''"),
+        (lambda: records.to_bytes(made().drop_vars("member")), "record lacks member"),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,5 +1,6 @@
 """VAEs and stacks of them against torch's distributions, each other, and the linear VAE in closed form."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -398,3 +399,189 @@ def test_linear_networks_have_the_gradients_of_the_linear_vae(seed, beta):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# What a stack cannot train
+
+
+def with_layer(layer, **options):
+    """A network that has one more layer in its encoder."""
+    model = small(**options)
+    model.encoder = nn.Sequential(*model.encoder, layer)
+    return model
+
+
+class Attention(nn.Module):
+    """A layer of one's own that draws inside another."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(6, 2, dropout=0.1)
+
+    def forward(self, x):
+        return self.inner(x, x, x)[0]
+
+
+REFUSED = {
+    "dropout": (lambda: with_layer(nn.Dropout(0.1)), r"encoder.5, a Dropout, which draws random numbers of its own"),
+    "alpha dropout": (lambda: with_layer(nn.AlphaDropout(0.1)), "an AlphaDropout|a AlphaDropout"),
+    "channel dropout": (lambda: with_layer(nn.Dropout2d()), "a Dropout2d, which draws"),
+    "random slopes": (lambda: with_layer(nn.RReLU()), "a RReLU, which draws"),
+    "attention": (lambda: with_layer(Attention()), r"encoder.5.inner, a MultiheadAttention, which draws"),
+    "recurrent": (lambda: with_layer(nn.GRU(6, 6, 2, dropout=0.2)), "a GRU, which draws"),
+    "batch norm": (lambda: with_layer(nn.BatchNorm1d(6)), r"have the buffers .* of BatchNorm1d; expected none"),
+    "its batch": (
+        lambda: with_layer(nn.BatchNorm1d(6, track_running_stats=False)),
+        "a BatchNorm1d, whose output depends on the other samples of the batch",
+    ),
+    "spectral norm": (
+        lambda: with_layer(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6))),
+        r"have the buffers .* of _SpectralNorm; expected none",
+    ),
+    "no VAE": (lambda: nn.Linear(3, 3), "is a Linear without log_sigma2; expected a VAE"),
+    "none": (lambda: None, r"members\[0\] is None, of type NoneType; expected Module"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_layers_that_draw_or_remember_are_refused_by_name(kind):
+    build, message = REFUSED[kind]
+    with pytest.raises(ValueError, match=message):
+        vae.Stack([build(), build()])
+
+
+@pytest.mark.parametrize(
+    "other", [small_conv(), small(n=8), small(activation=nn.Tanh), small().double(), with_layer(nn.Identity())]
+)
+def test_members_of_other_kinds_are_refused(other):
+    with pytest.raises(ValueError, match=r"members\[2\] is another network than members\[0\]"):
+        vae.Stack([small(), small(), other])
+
+
+@pytest.mark.parametrize("members", [[], (), {"a": small()}, {}, None, "VAE", small(), iter([small()])])
+def test_members_are_a_list(members):
+    with pytest.raises(ValueError, match=r"members is .*; expected a list of at least one module"):
+        vae.Stack(members)
+
+
+def test_a_stack_takes_a_tuple_and_gives_members_by_their_number():
+    stack = vae.Stack((small(), small()), "cpu:0")
+    for m in (2, -1, 0.5, True, None):
+        with pytest.raises(ValueError, match=r"m is .*; expected an integer from 0 to 1"):
+            stack.member(m)
+
+
+# Shapes and kinds
+
+
+class Says(nn.Module):
+    """Gives the same whatever comes."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x):
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message"),
+    [
+        (torch.zeros(4, 6), torch.zeros(4, 1), r"the decoder's output has shape \(4, 1\); expected x's, \(4, 9\)"),
+        (torch.zeros(4, 6), torch.zeros(1, 9), r"the decoder's output has shape \(1, 9\); expected x's, \(4, 9\)"),
+        (torch.zeros(4, 6), torch.zeros(9), r"the decoder's output has shape \(9,\); expected x's"),
+        (torch.zeros(4, 6), (torch.zeros(4, 9), 1), "the decoder's output is tuple, .*; expected a tensor"),
+        (torch.zeros(4, 6), None, "the decoder's output is NoneType, None; expected a tensor"),
+        (torch.zeros(4, 6), torch.zeros(4, 9).int(), "the decoder's output is torch.int32; expected floating point"),
+        (torch.zeros(4, 5), torch.zeros(4, 9), r"the encoder's output has shape \(4, 5\); expected \(B, 2k\)"),
+        (torch.zeros(4, 4, 2, 2), torch.zeros(4, 9), r"the encoder's output has shape \(4, 4, 2, 2\)"),
+        (torch.zeros(4, 2), torch.zeros(4, 9), r"noise has shape \(4, 3\); expected that of the means, \(4, 1\)"),
+        ([torch.zeros(4, 3)] * 2, torch.zeros(4, 9), "the encoder's output is list"),
+    ],
+)
+def test_a_loss_is_never_broadcast(encoder, decoder, message):
+    with pytest.raises(ValueError, match=message):
+        vae.VAE(Says(encoder), Says(decoder))(torch.zeros(4, 9), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((4, 9), np.float32), "x is ndarray, .*; expected a tensor"),
+        ([[0.0] * 9], "x is list"),
+        (torch.zeros(4, 9, dtype=torch.uint8), r"x is torch.uint8; expected floating point, such as .float\(\) of it"),
+        (torch.zeros(4, 9).to_sparse(), r"x is sparse; expected a dense tensor: densify it with to_dense\(\)"),
+        (torch.zeros(4, 9) + 1j, "x is torch.complex64"),
+        (torch.zeros(4, 9, device="meta"), "x is on meta; expected cpu, as the network does"),
+    ],
+)
+def test_what_a_network_does_not_take(x, message):
+    model = small()
+    for call in (model.encode, lambda x: model(x, torch.zeros(4, 3))):
+        with pytest.raises(ValueError, match=message):
+            call(x)
+    with pytest.raises(ValueError, match=message.replace("x is", "z is", 1)):
+        model.decode(x)
+
+
+ONE = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ((np.ones(3), ONE, ONE, 5), "squared_error is ndarray"),
+        ((np.ma.ones(3), ONE, ONE, 5), "squared_error is MaskedArray"),
+        ((ONE, [1.0], ONE, 5), "kl is list"),
+        ((ONE, ONE, 0.0, 5), "log_sigma2 is float"),
+        ((ONE, ONE.int(), ONE, 5), "kl is torch.int32"),
+        ((ONE, ONE + 1j, ONE, 5), "kl is torch.complex64"),
+        ((ONE.to_sparse(), ONE, ONE, 5), "squared_error is sparse"),
+        ((ONE, torch.ones(2), ONE, 5), r"do not broadcast: squared_error \(3,\), kl \(2,\), log_sigma2 \(3,\)"),
+        ((ONE, ONE, ONE, 5.0), "n is 5.0; expected an integer"),
+        ((ONE, ONE, ONE, 0), "n is 0; expected an integer from 1"),
+        ((ONE, ONE, ONE, 5, -1.0), "beta is -1.0; expected 0 or more"),
+        ((ONE, ONE, ONE, 5, np.nan), "beta contains NaN"),
+        ((ONE, ONE, ONE, 5, np.inf), "beta contains NaN or infinity"),
+        ((ONE, ONE, ONE, 5, "1"), "beta is '1'"),
+        ((ONE, ONE, ONE, 5, True), "beta is boolean"),
+    ],
+)
+def test_what_an_elbo_does_not_take(terms, message):
+    with pytest.raises(ValueError, match=message):
+        vae.elbo(*terms)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vae.VAE(None, nn.Linear(2, 3)), "encoder is None, of type NoneType; expected Module"),
+        (lambda: vae.VAE(nn.Linear(3, 4), torch.relu), "decoder is .*; expected Module"),
+        (lambda: small(hidden=5), "hidden is 5, of type int; expected tuple or list"),
+        (lambda: small(hidden="86"), "hidden is '86'"),
+        (lambda: small(activation=nn.ReLU()), r"activation is ReLU\(\); expected what makes a layer"),
+        (lambda: small(activation="relu"), "activation is 'relu'; expected what makes a layer"),
+        (lambda: small(activation=int), "activation's result is 0, of type int; expected Module"),
+        (lambda: small_conv(channels=3), "channels is 3, of type int"),
+        (lambda: small_conv(activation=None), "activation is None"),
+        (lambda: vae.Permute(0, 0, 1), r"order is \(0, 0, 1\); expected each of 0 to 2 once"),
+        (lambda: vae.Permute(), "order is"),
+        (lambda: vae.Permute(1, 0)(torch.zeros(1, 2, 3)), r"x has shape .*; expected 2 dimensions"),
+    ],
+)
+def test_bad_networks(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_an_architecture_is_its_layers_and_their_constants():
+    def made(**options):
+        return vae.architecture(nn.Sequential(nn.Conv2d(1, 2, 3, **options), nn.LeakyReLU(0.1)))
+
+    assert vae.same_architecture(made(), made()) and not vae.same_architecture(made(), made(stride=2))
+    assert not vae.same_architecture(made(), made()[:2]) and not vae.same_architecture(None, made())
+    older = [[name, kind, {k: v for k, v in constants.items() if k != "padding"}] for name, kind, constants in made()]
+    assert vae.same_architecture(older, made())  # from before a release of torch had it
+    assert json.loads(json.dumps(made())) == made()
+    assert not vae.same_architecture(vae.architecture(nn.Tanh()), vae.architecture(nn.ReLU()))
