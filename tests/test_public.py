@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import inspect
 import io
+import logging
 import os
 import pkgutil
 import re
@@ -164,9 +165,9 @@ BAD = {
     "tensor": dict(ANYTHING),
     "array": _without("array", "list"),
 }
-SHAPE = "empty, extra axis, fewer axes, wider, integer, zero, negative, float, whole float, 10**30"
+SHAPE = "empty, empty list, extra axis, fewer axes, wider, integer, zero, negative, float, whole float, 10**30"
 NOT_FINITE = "NaN, infinity, minus infinity, NaN in it, infinity in it, minus infinity in it, NaN in a tensor, missing"
-OF_ANY_SHAPE = f"{SHAPE}, array, list, empty list, boolean, boolean array"  # and of truths as well
+OF_ANY_SHAPE = f"{SHAPE}, array, list, boolean, boolean array"  # and of truths as well
 LAYOUT = "Fortran, strided, reversed, memmap"
 
 
@@ -387,7 +388,7 @@ def call(recipe, changed=None, value=None):
 
 def says(error, words):
     """Whether it is a ValueError with one of these names in it; one letter must stand as a name does."""
-    verb = r" (is|has|contains|differs|equals|leaves)\b"
+    verb = r" (is|has|contains|differs|equals|leaves|lies|reaches)\b"
     patterns = [r"\b" + re.escape(word) + (verb if len(word) == 1 else r"\b") for word in words]
     return isinstance(error, ValueError) and any(re.search(pattern, str(error)) for pattern in patterns)
 
@@ -440,7 +441,7 @@ def walk(name, recipe, counts):
                 counts["finite"] += 1
             elif error is None:
                 fault("silent", argument, kind, f"not finite: {result!r}")
-            elif isinstance(error, recipe.also) or says(error, every):
+            elif isinstance(error, recipe.also) or says(error, (*every, "rescale")):
                 counts["refused"] += 1
             else:
                 fault("foreign", argument, kind, f"{type(error).__name__}: {error}")
@@ -490,6 +491,7 @@ def theory():
     model, stationary = ppca.PPCA(W, MU, 0.5), ppca.stationary_point(M, [0], 2, 0.5)
     vae = linear_vae.LinearVAE(W, W.T, [0.5, 0.25], MU, 0.5)
     moments_ = thing(M, "covariance", extra={"other n": lambda: other, "a model": lambda: model})
+    with_W = {"W": a(W), "moments": dataclasses.replace(moments_, names=("W",))}
     any_n = thing(M, "covariance", extra={"a model": lambda: model})
     model_ = thing(model, extra={"moments": lambda: M}, takes="other object")
     eigenvalues = a(SPECTRUM, extra=below_0(SPECTRUM[::-1]) | {"rising": lambda: [1.0, 2.0]})
@@ -503,7 +505,7 @@ def theory():
     q = {"m": a(MEAN), "v": a(MEAN**2 + 1, extra=not_positive(MEAN**2 + 1))}
     square = np.array([[1.0, 0.0, 1.0], [2.0, -1.0, 0.0], [0.0, 3.0, 1.0]])
     y = a(BITS / 2 + 0.25, extra={"zero in it": lambda: BITS / 2, "one in it": lambda: BITS / 2 + 0.5})
-    k = whole(2)
+    k, wider = whole(2), a(W, takes="wider")
     direction = np.array([[1.0, 2.0], [0.0, 1.0], [-1.0, 0.0]])
     outputs = {"mean": a(MEAN), "logvar": a(LOGVAR)}
     grid = a([-1.0, 0.0, 1.0, 2.0], takes="wider")
@@ -594,7 +596,8 @@ def theory():
         ),
         "ppca.hessian": Recipe(ppca.hessian, {"model": model_, "moments": moments_}),
         "ppca.is_stable": Recipe(
-            ppca.is_stable, {"model": thing(stationary, extra={"not stationary": lambda: model}), "moments": moments_}
+            ppca.is_stable,
+            {"model": thing(stationary, "moments", extra={"not stationary": lambda: model}), "moments": moments_},
         ),
         "ppca.landscape": Recipe(
             ppca.landscape,
@@ -621,10 +624,10 @@ def theory():
         "linear_vae.LinearVAE.elbo": Recipe(vae.elbo, {"moments": moments_, "beta": non(1.0)}),
         "linear_vae.LinearVAE.gradients": Recipe(vae.gradients, {"moments": moments_, "beta": non(1.0)}),
         "linear_vae.LinearVAE.log_likelihood": Recipe(vae.log_likelihood, {"moments": moments_}),
-        "linear_vae.optimal_encoder": Recipe(linear_vae.optimal_encoder, {"W": a(W, takes="wider"), **theta}),
-        "linear_vae.posterior_gap": Recipe(linear_vae.posterior_gap, {"W": a(W, takes="wider"), "sigma2": pos(0.5)}),
-        "linear_vae.profile_elbo": Recipe(linear_vae.profile_elbo, {"W": a(W), "moments": moments_, **theta}),
-        "linear_vae.profile_gradient": Recipe(linear_vae.profile_gradient, {"W": a(W), "moments": moments_, **theta}),
+        "linear_vae.optimal_encoder": Recipe(linear_vae.optimal_encoder, {"W": wider, **theta}),
+        "linear_vae.posterior_gap": Recipe(linear_vae.posterior_gap, {"W": wider, "sigma2": pos(0.5)}),
+        "linear_vae.profile_elbo": Recipe(linear_vae.profile_elbo, with_W | theta),
+        "linear_vae.profile_gradient": Recipe(linear_vae.profile_gradient, with_W | theta),
         "linear_vae.fit": Recipe(
             linear_vae.fit,
             {
@@ -644,7 +647,7 @@ def theory():
         "spectrum.learned_sigma2": Recipe(spectrum.learned_sigma2, learned),
         "bernoulli.log_conditional": Recipe(bernoulli.log_conditional, bits | {"z": a(MEAN)}),
         "bernoulli.logit_normal_log_density": Recipe(
-            bernoulli.logit_normal_log_density, {"y": y, "W": a(square), "mu": a(MU)}
+            bernoulli.logit_normal_log_density, {"y": y, "W": a(square, takes="wider"), "mu": a(MU)}
         ),
         "bernoulli.log_marginal": Recipe(bernoulli.log_marginal, bits),
         "bernoulli.gaussian_logistic": Recipe(
@@ -660,7 +663,7 @@ def theory():
         ),
         "bernoulli.expected_log_likelihood": Recipe(bernoulli.expected_log_likelihood, bits | q),
         "bernoulli.elbo": Recipe(bernoulli.elbo, bits | q | {"beta": pos(1.0)}),
-        "bernoulli.optimal_encoder": Recipe(bernoulli.optimal_encoder, bits | {"beta": pos(1.0)}),
+        "bernoulli.optimal_encoder": Recipe(bernoulli.optimal_encoder, bits | {"W": wider, "beta": pos(1.0)}),
         "bernoulli.collapse_threshold": Recipe(
             bernoulli.collapse_threshold, {"x": dataclasses.replace(x, takes="boolean array, wider")}
         ),
@@ -793,6 +796,7 @@ def files_and_figures(folder):
                 ),
             },
         ),
+        "ledger.say": Recipe(ledger.say, {"line": word("a line")}),
         "ledger.write_rows": Recipe(
             ledger.write_rows,
             {"variable": word("BOOK_NOWHERE"), "name": word("01_x"), "rows": many([{"a": 1}], takes="empty list")},
@@ -899,7 +903,7 @@ def files_and_figures(folder):
                 "labels": labels,
                 "snapshot": a(MEAN[:2] ** 2, same="list, tensor", **OPTIONAL),
                 "predicted": a(MEAN[:2] ** 2, same="list, tensor", **OPTIONAL),
-                "earlier": word("earlier"),
+                "earlier": word("earlier", takes="empty text"),
                 "low": pos(0.5),
             },
         ),
@@ -909,6 +913,7 @@ def files_and_figures(folder):
                 "axes": many(list(plt.figure().subplots(1, 3)), extra={"two": lambda: plt.figure().subplots(1, 2)}),
                 "ways": thing(
                     ways,
+                    "record",
                     extra={
                         "without a history": lambda: {"a": record.drop_vars("history_elbo")},
                         "five": lambda: {str(i): record for i in range(5)},
@@ -947,7 +952,8 @@ def files_and_figures(folder):
             {
                 "images": a(
                     BITS,
-                    takes=f"{NOT_FINITE}, extra axis, fewer axes, wider, empty, array, boolean array, array of None",
+                    takes=f"{NOT_FINITE}, extra axis, fewer axes, wider, empty, empty list, array, boolean array, "
+                    "array of None",
                     extra={"bytes of a picture": lambda: np.full((2, 2), 200, np.uint8)},
                 )
             },
@@ -1021,7 +1027,7 @@ def deep(folder):
     def a_run():
         return train.train(build, x, [member], 1, 2)
 
-    run, settings = a_run(), {"a": 1}
+    run, settings = a_run(), {"b": 2}
     saved = folder / "saved.safetensors"
     checkpoint.save(saved, run, settings)
 
@@ -1043,7 +1049,7 @@ def deep(folder):
         "path": place(folder / "run.safetensors", **OPTIONAL),
         "precision": choice("float32", **OPTIONAL),
     }
-    budget = {"budget": pos(1e6, **OPTIONAL)}
+    budget = {"budget": pos(1e6, takes="None, zero")}
     one_run = {**runs, "members": dataclasses.replace(runs["members"], takes="None")}
 
     def fresh(function):
@@ -1057,8 +1063,10 @@ def deep(folder):
     def distributed(**arguments):
         from distributed import LocalCluster
 
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
         with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-            if arguments["address"] == "cluster":
+            if isinstance(arguments["address"], str) and arguments["address"] == "cluster":
                 arguments["address"] = cluster.scheduler_address
             studies.run_distributed(**arguments)
 
@@ -1101,7 +1109,7 @@ def deep(folder):
                 **{name: networks[name] for name in ("k", "activation", "sigma2")},
             },
         ),
-        "vae.Permute": Recipe(lambda order: vae.Permute(*order), {"order": many([0, 2, 1], takes="list")}),
+        "vae.Permute": Recipe(lambda order: vae.Permute(order, 1), {"order": whole(0, takes="zero")}),
         "vae.Permute.forward": Recipe(vae.Permute(1, 0).forward, {"x": tensor(T)}),
         "vae.Permute.extra_repr": Recipe(vae.Permute(1, 0).extra_repr, {}),
         "vae.Stack": Recipe(
@@ -1120,13 +1128,13 @@ def deep(folder):
             },
         ),
         "vae.Stack.member": Recipe(stack.member, {"m": whole(1, takes="zero")}),
-        "lockstep.scaled": Recipe(lockstep.scaled, {"x": tensor(T)}),
+        "lockstep.scaled": Recipe(lockstep.scaled, {"x": tensor(T, takes="meta tensor")}),
         "lockstep.rows_at_a_time": Recipe(lockstep.rows_at_a_time, {"n": whole(3, takes="10**30")}),
         "lockstep.Lockstep": Recipe(
             lambda **arguments: lockstep.Lockstep(**arguments) and None,
             {"run": thing(run), "data": tensor(T), "batch_size": whole(2), "precision": choice("float32")},
         ),
-        "lockstep.Lockstep.epoch": Recipe(step, {"bar": thing(tqdm(disable=True))}),
+        "lockstep.Lockstep.epoch": Recipe(step, {"bar": thing(tqdm(disable=True), takes="dict, empty dict, set")}),
         "lockstep.Lockstep.step": Recipe(step, {}),
         "checkpoint.save": Recipe(
             checkpoint.save,
@@ -1181,13 +1189,13 @@ def deep(folder):
                 "epochs": whole(1),
                 "batch_size": whole(2),
                 "snapshots": many(
-                    [1], takes="empty list, empty dict", extra={"floats": lambda: [1.0], "zero": lambda: [0]}
+                    [1], takes="empty list, empty dict, set", extra={"floats": lambda: [1.0], "zero": lambda: [0]}
                 ),
                 "device": runs["device"],
                 "precision": choice("float32"),
                 "path": place(None, **OPTIONAL),
                 "checkpoint_seconds": non(60.0),
-                "budget": pos(1e6, takes="None"),
+                "budget": pos(1e6, takes="None, zero"),
             },
         ),
         "train.unit_statistics": Recipe(train.unit_statistics, {"stack": thing(stack), "data": tensor(T)}),
@@ -1224,8 +1232,8 @@ def deep(folder):
             lambda **arguments: designs.find(**arguments) and None,
             {"study": choice("demo"), "profile": choice("quick")},
         ),
-        "designs.best": Recipe(designs.best, {"record": record}),
-        "designs.is_annealed": Recipe(designs.is_annealed, {"record": record}),
+        "designs.best": Recipe(designs.best, {"record": thing(one)}),
+        "designs.is_annealed": Recipe(designs.is_annealed, {"record": thing(one)}),
         "records.digest": Recipe(records.digest, {"content": thing(b"abc", takes="bytes")}),
         "records.parts": Recipe(records.parts, {"record": record}),
         "records.seal": Recipe(
@@ -1245,7 +1253,7 @@ def deep(folder):
         "records.load": Recipe(records.load, {"path": place(record_file)}, (OSError,)),
         "records.from_bytes": Recipe(
             records.from_bytes,
-            {"content": thing(record_file.read_bytes(), "record"), "name": word("the record")},
+            {"content": thing(record_file.read_bytes(), "record"), "name": word("the record", takes="empty text")},
         ),
         "records.merge": Recipe(
             records.merge,
@@ -1278,11 +1286,12 @@ def deep(folder):
                 "address": choice("cluster"),
                 "save": function(lambda block, record: None),
                 "device": runs["device"],
-                "folder": place(None, **OPTIONAL),
+                "folder": place(None, takes="None, empty text"),
                 "precision": choice("float32", **OPTIONAL),
             },
+            (RuntimeError,),  # of blocks that failed, with their reasons
         ),
-        "studies.table": Recipe(studies.table, {"record": record}),
+        "studies.table": Recipe(studies.table, {"record": thing(one)}),
         "studies.main": Recipe(
             studies.main,
             {

@@ -139,7 +139,7 @@ def _holds(left, relation, right):
 def say(line):
     """Print a line, with escapes for letters that the output's encoding lacks: a passed check must not raise."""
     try:
-        print(line)
+        print(_text("line", line))
     except UnicodeEncodeError as error:
         print(line.encode(error.encoding, "backslashreplace").decode(error.encoding))
 

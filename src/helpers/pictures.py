@@ -67,7 +67,7 @@ def to_record(images):
     values = plain_array("images", images)
     if values.ndim == 0 or (values.dtype.kind in "iu" and values.size and not 0 <= values.min() <= values.max() <= 1):
         raise ValueError(f"images is {brief(values)}, {values.dtype}; expected images with values from 0 to 1")
-    values = np.nan_to_num(values).clip(0, 1)
+    values = np.nan_to_num(values.astype(float)).clip(0, 1)
     return (np.rint(255 * values) - 128).astype(np.int8)
 
 
