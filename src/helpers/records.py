@@ -198,6 +198,7 @@ def merge(records):
 
 def begun(study, profile):
     """What is recorded so far of a study whose members come one by one: one record of these, or None for none."""
+    _names(study, profile)
     paths = sorted(Path(str(files("helpers") / "records")).glob(f"{study}-{profile}-*-*.nc"))
     return merge([load(path) for path in paths]) if paths else None
 
