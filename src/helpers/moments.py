@@ -239,9 +239,8 @@ def _of_bytes(block, origin):
         total += np.ones(len(deviations), np.float32) @ deviations
         products += deviations.T @ deviations
     # Whole numbers up to here, and up to the division for any block of less than 2^19 rows.
-    return (total + 128 * len(block)) / len(block) - origin, (len(block) * products - np.outer(total, total)) / len(
-        block
-    )
+    mean = (total + 128 * len(block)) / len(block) - origin
+    return mean, (len(block) * products - np.outer(total, total)) / len(block)
 
 
 def svd(A):
