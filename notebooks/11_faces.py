@@ -249,7 +249,7 @@ ones. The network is a smaller one, with three convolutions and 64 latents, and 
 # %%
 plan, fixed_plan = (designs.find(study, "quick") for study in ("faces-learned", "faces-fixed"))
 members = plan.members + fixed_plan.members
-live, run = experiments.run(replace(plan, members=members), "faces-learned and -fixed", "quick")
+live, run = experiments.run(replace(plan, members=members), "faces-learned-and-fixed", "quick")
 rising = plan.members[1].beta
 assert np.isfinite(live.elbo).all()
 print(
