@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from helpers.ledger import KINDS, CheckFailed, Ledger, relative_error
+from helpers.ledger import KINDS, CheckFailed, Ledger, relative_error, write_rows
 
 
 def test_a_passing_check_prints_the_same_line_everywhere(capsys):
@@ -62,6 +62,35 @@ def test_entries_are_written_where_the_environment_says(tmp_path, monkeypatch):
     assert [entry["kind"] for entry in written] == list(KINDS)
     assert set(written[0]) == {"equation", "notebook", "method", "kind", "error", "tolerance", "passed"}
     assert [path.name for path in (tmp_path / "ledger").iterdir()] == ["01_ppca.json"]
+
+
+@pytest.mark.parametrize("name", [None, "", 3, b"x", ["01_ppca"], "../01_ppca", "a/b"])
+def test_a_chapter_has_a_name_that_a_file_can_have(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_LEDGER", str(tmp_path))
+    with pytest.raises(ValueError, match=r"^(name|notebook) is"):
+        Ledger(name).check(5, "m", "algebra", 2.0, 2.0, tolerance=1e-9)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_dicts():
+    for rows in (None, "rows", [1], {"a": 1}, (row for row in [{}])):
+        with pytest.raises(ValueError, match=r"^rows is .*expected a list of dict"):
+            write_rows("BOOK_LEDGER", "x", rows)
+
+
+@pytest.mark.parametrize("bad", [None, ["=="], {"==": 1}, np.array(["==", "!="]), b"=="])
+def test_names_that_are_no_text_are_refused(bad):
+    with pytest.raises(ValueError, match="relation is"):
+        Ledger("x").certify("a claim", 1, bad, 1)
+    with pytest.raises(ValueError, match="kind is"):
+        Ledger("x").check(5, "m", bad, 1, 1, 1e-9)
+    with pytest.raises(ValueError, match="erratum is"):
+        Ledger("x").certify("a claim", 1, "==", 1, erratum=bad)
+
+
+def test_a_list_is_not_compared_with_a_number():
+    with pytest.raises(CheckFailed, match="it does not hold"):
+        Ledger("x").certify("a claim", [1, 2], "==", 1)
 
 
 def test_nothing_is_written_unless_asked(tmp_path, monkeypatch):
