@@ -416,14 +416,14 @@ class Recipe:
     also: tuple = ()
 
 
-def call(recipe, changed=None, value=None):
-    """The result, or the error."""
+def call(recipe, changed=None, make=None):
+    """The result, or the error, with one argument replaced by what `make` makes."""
     arguments = {name: given.value for name, given in recipe.arguments.items()}
-    arguments |= {changed: value} if changed else {}
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
             with contextlib.redirect_stderr(io.StringIO()):
                 warnings.simplefilter("ignore")
+                arguments |= {changed: make()} if changed else {}
                 return recipe.call(**arguments), None
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         return None, error
@@ -454,7 +454,7 @@ def walk(name, recipe, counts):
         every = (*own, *recipe.arguments)
         for kind, make in bad_values(given).items():
             counts["tried"] += 1
-            result, error = call(recipe, argument, make())
+            result, error = call(recipe, argument, make)
             if error is None:
                 fault("silent", argument, kind, f"accepted: {result!r}")
             elif isinstance(error, recipe.also) or says(error, every if kind in SHAPE.split(", ") else own):
@@ -465,7 +465,7 @@ def walk(name, recipe, counts):
                 fault("foreign", argument, kind, f"{type(error).__name__}: {error}")
         for kind, make in same_values(given).items():
             counts["tried"] += 1
-            result, error = call(recipe, argument, make())
+            result, error = call(recipe, argument, make)
             if error is None and same_result(result, good):
                 counts["right"] += 1
             elif error is None:
@@ -481,7 +481,7 @@ def walk(name, recipe, counts):
             extreme = {"times 1e200": lambda g=given.value: g * 1e200, "times 1e-200": lambda g=given.value: g * 1e-200}
         for kind, make in extreme.items():
             counts["tried"] += 1
-            result, error = call(recipe, argument, make())
+            result, error = call(recipe, argument, make)
             if error is None and finite(result):
                 counts["finite"] += 1
             elif error is None:
@@ -737,6 +737,7 @@ def theory():
                 "decode": function(decode, extra=reconstructions_that_do_not_fit),
                 "sigma2": pos(0.5),
                 "samples": whole(2),
+                "model": thing(None, takes="None"),
                 "seed": whole(0, takes="zero"),
             },
         ),
@@ -1391,7 +1392,8 @@ def recipes(folder):
     return theory() | files_and_figures(folder) | deep(folder)
 
 
-NAMES = sorted(public())
+PUBLIC = public()
+NAMES = sorted(PUBLIC)
 COUNTS = Counter()
 
 
@@ -1421,7 +1423,7 @@ def test_wrong_arguments_are_refused_by_name_and_awkward_ones_taken_right(name, 
 def assert_all_arguments(name, recipe):
     """A new argument cannot escape either."""
     try:
-        signature = inspect.signature(public()[name])
+        signature = inspect.signature(PUBLIC[name])
     except ValueError:
         return
     there = {p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD} - {"self"}
