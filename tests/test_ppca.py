@@ -2,6 +2,7 @@
 
 import itertools
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -80,6 +81,183 @@ def test_samples_follow_the_two_stage_model():
     expected = np.block([[model.C, model.W], [model.W.T, np.eye(3)]])
     np.testing.assert_allclose(joint, expected, atol=0.05)
     np.testing.assert_allclose(x.mean(axis=0), model.mu, atol=0.02)
+
+
+# --- at any scale ---------------------------------------------------------------------------------------------
+
+
+def awkward(seed):
+    """Samples of columns of very different units, of a decaying spectrum, of exact rank, or of copied columns."""
+    rng = np.random.default_rng(seed)
+    n, count = int(rng.integers(1, 6)), int(rng.integers(2, 9))
+    units = 10.0 ** rng.uniform(-9, 9, n)
+    kind = seed % 4
+    if kind == 0:
+        x = rng.standard_normal((count, n)) * units
+    elif kind == 1:
+        units = np.ones(n)
+        decay = np.logspace(0, -rng.uniform(0, 12), n)
+        x = rng.standard_normal((count, n)) * decay @ np.linalg.qr(rng.standard_normal((n, n)))[0]
+    elif kind == 2:
+        rank = max(1, n - 1)
+        x = rng.standard_normal((count, rank)) @ rng.standard_normal((rank, n)) * units
+    else:
+        units = 10.0 ** rng.integers(-3, 4, n)
+        x = np.tile(rng.standard_normal((count, 1)), (1, n)) * units
+    return x, units, rng
+
+
+def exact_log_likelihood(model, x):
+    """Average over samples in 90 digits, and the average of the squared distances in it."""
+    W, n = mpmath.matrix(model.W.tolist()), model.mu.size
+    C = W * W.T + mpmath.mpf(model.sigma2) * mpmath.eye(n)
+    inverse, distance = C**-1, mpmath.mpf(0)
+    for row in x:
+        d = mpmath.matrix([mpmath.mpf(float(a)) - mpmath.mpf(float(b)) for a, b in zip(row, model.mu, strict=True)])
+        distance += (d.T * inverse * d)[0] / len(x)
+    return -(n * mpmath.log(2 * mpmath.pi) + mpmath.log(mpmath.det(C)) + distance) / 2, distance
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(seeds)
+def test_likelihood_at_any_scale_is_right_or_refused(seed):
+    """From the moments and sample by sample, at sigma2 down to far below rounding, fitted models and others."""
+    x, units, rng = awkward(seed)
+    moments, n = Moments.from_samples(x), x.shape[1]
+    k, sigma2 = int(rng.integers(1, n + 1)), float(units.min() ** 2 * 10.0 ** rng.uniform(-14, 3))
+    try:
+        if seed % 8 < 4:
+            model = ppca.fit(moments, k, sigma2)
+        else:
+            model = PPCA(rng.standard_normal((n, k)) * units[:, None], moments.mean + units, sigma2)
+    except ValueError as error:
+        assert "below rounding: rescale the columns" in str(error)
+        return
+    for average in (lambda: model.log_likelihood(moments), lambda: model.log_likelihood_samples(x).mean()):
+        try:
+            value = float(average())
+        except ValueError as error:
+            assert "below rounding: rescale the columns" in str(error)
+        else:
+            with mpmath.workdps(90):
+                expected, distance = exact_log_likelihood(model, x)
+                assert abs(value - expected) < 1e-5 * (n + distance)
+
+
+def test_a_column_of_small_units_counts_as_the_samples_say():
+    x = np.random.default_rng(0).standard_normal((1000, 2)) * [1e9, 1.0]
+    moments = Moments.from_samples(x)
+    model = PPCA([[1e9], [0.0]], moments.mean, 0.01)
+    value = model.log_likelihood(moments)
+    assert value == pytest.approx(model.log_likelihood_samples(x).mean(), rel=1e-10) == pytest.approx(-68.87, abs=0.01)
+    assert ppca.fit(moments, 1).sigma2 == pytest.approx(moments.eigenvalues[1])
+    assert moments.eigenvalues[1] == pytest.approx(
+        np.linalg.det(moments.covariance / [1e18, 1]) * 1e18 / moments.eigenvalues[0]
+    )
+
+
+def test_derivatives_with_columns_of_different_units():
+    """In units of the columns, they are those of the data rescaled."""
+    x, _, model = problem()
+    units = np.array([1e6, 1e-6, 1.0, 1e3, 1e-3, 10.0])
+    rng = np.random.default_rng(1)
+    moments, scaled = Moments.from_samples(x), Moments.from_samples(x * units)
+    with mpmath.workdps(60):
+        W = mpmath.matrix((model.W * units[:, None]).tolist())
+        S = mpmath.matrix(scaled.covariance.tolist())
+        sigma2 = 1e-9
+        P = (W * W.T + mpmath.mpf(sigma2) * mpmath.eye(6)) ** -1
+        expected = P * S * P * W - P * W
+        wide = PPCA(model.W * units[:, None], scaled.mean, sigma2)
+        found = ppca.gradient(wide, scaled)
+        direction = rng.standard_normal((6, 3)) * units[:, None]
+        D = mpmath.matrix(direction.tolist())
+        E = D * W.T + W * D.T
+        slope = -P * E * P * S * P * W - P * S * P * E * P * W + P * S * P * D + P * E * P * W - P * D
+        product = ppca.hessian_product(wide, scaled, direction)
+        # A row of either is in nats over the units of its column.
+        for ours, exact in ((found, expected), (product, slope)):
+            exact = np.array(exact.tolist(), float).reshape(6, 3) * units[:, None]
+            np.testing.assert_allclose(ours * units[:, None], exact, atol=1e-5 * np.abs(exact).max())
+    assert moments.count == scaled.count
+
+
+@pytest.mark.parametrize("sigma2", [1e-17, 1e-15, 1e-12, 1e-3])
+@pytest.mark.parametrize("W", [[[1, 1], [1, 1]], [[1, 1], [2, 2], [3, 3]], [[1, 1e-6], [1, 2e-6]], [[1, 0], [1, 0]]])
+def test_posterior_at_tiny_noise_agrees_with_mpmath(W, sigma2):
+    model = PPCA(W, np.zeros(len(W)), sigma2)
+    x = np.arange(1.0, len(W) + 1)[None] ** 2
+    means, covariance = model.posterior(x)
+    with mpmath.workdps(80):
+        exact = mpmath.matrix(W)
+        M = exact.T * exact + mpmath.mpf(sigma2) * mpmath.eye(2)
+        mean = np.array((M**-1 * exact.T * mpmath.matrix(x[0])).tolist(), float).ravel()
+        expected = np.array((mpmath.mpf(sigma2) * M**-1).tolist(), float).reshape(2, 2)
+    np.testing.assert_allclose(means[0], mean, rtol=1e-8, atol=1e-8 * np.abs(mean).max())
+    np.testing.assert_allclose(covariance, expected, rtol=1e-8, atol=1e-10 * np.abs(expected).max())
+
+
+def test_what_rounding_hides_is_refused_and_never_called_unbounded():
+    rng = np.random.default_rng(2)
+    U, V = np.linalg.qr(rng.standard_normal((200, 10)))[0], np.linalg.qr(rng.standard_normal((10, 10)))[0]
+    decaying = Moments.from_samples(14 * U * np.logspace(0, -9, 10) @ V.T)
+    rank = decaying.root.shape[1]
+    assert 7 <= rank < 10
+    model = ppca.fit(decaying, 5)
+    assert np.isfinite(model.log_likelihood(decaying))
+    turned = spectrum([4, 2, 1, 0, 0])
+    tiny = PPCA(ppca.fit(turned, 3, 1e-3).W, turned.mean, 1e-15)
+    for refused in (
+        lambda: ppca.fit(decaying, rank),
+        lambda: ppca.fit(decaying, 9),
+        lambda: ppca.fit(decaying, 9, 1e-20),
+        lambda: ppca.max_log_likelihood(decaying),
+        lambda: tiny.log_likelihood(turned),
+        lambda: ppca.gradient(tiny, turned),
+        lambda: ppca.hessian(tiny, turned),
+        lambda: ppca.hessian_product(tiny, turned, tiny.W),
+        lambda: ppca.is_stable(tiny, turned),
+        lambda: ppca.landscape(tiny, turned, 2, np.eye(5)[:, :2], [0], [0]),
+    ):
+        with pytest.raises(ValueError, match="below rounding: rescale the columns") as caught:
+            refused()
+        assert "unbounded" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("moments", "k"),
+    [
+        (Moments.from_samples(np.random.default_rng(3).standard_normal((5, 8))), 4),  # no more than 4 directions
+        (Moments(np.zeros(4), np.diag([2.0, 0, 1, 0]), 100), 2),  # constant columns
+        (Moments(np.zeros(2), [[1.0, 2.0], [2.0, 4.0]], 100), 1),  # one column twice the other, to the last digit
+    ],
+)
+def test_unbounded_is_said_where_it_is_certain(moments, k):
+    with pytest.raises(ValueError, match=f"k = {k} leaves no residual variance .*: the likelihood is unbounded"):
+        ppca.fit(moments, k)
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100, 1e140])
+def test_fit_and_likelihood_at_extreme_units(scale):
+    x, moments, _ = problem(count=300)
+    model, wide = ppca.fit(moments, 3), Moments.from_samples(x * scale)
+    fitted = ppca.fit(wide, 3)
+    assert fitted.sigma2 == pytest.approx(model.sigma2 * scale**2, rel=1e-10)
+    expected = model.log_likelihood(moments) - 6 * np.log(scale)
+    assert fitted.log_likelihood(wide) == pytest.approx(expected, rel=1e-12)
+    assert ppca.max_log_likelihood(wide)[2] == pytest.approx(expected, rel=1e-12)
+    assert ppca.is_stable(fitted, wide)
+
+
+def test_stability_does_not_depend_on_the_units_of_the_columns():
+    moments = Moments(np.zeros(2), np.diag([1e18, 1.0]), 10)
+    used = ppca.stationary_point(moments, [0], 1, 0.5)
+    assert ppca.is_stable(used, moments)  # its only column is in use, and beats the free direction
+    spare = PPCA(np.column_stack([used.W, np.zeros(2)]), moments.mean, 0.5)
+    assert not ppca.is_stable(spare, moments)  # the second column gains from an eigenvalue of 1
+    both = PPCA(np.column_stack([used.W, [0, 5.0]]), moments.mean, 0.5)
+    with pytest.raises(ValueError, match="model is not stationary"):
+        ppca.is_stable(both, moments)
 
 
 # --- the maximum likelihood fit -------------------------------------------------------------------------------
@@ -283,6 +461,7 @@ def test_mnist_point_of_figure_1_is_a_maximum_only_between_the_fourth_and_third_
         ({"sigma2": np.nan}, "sigma2 contains NaN"),
         ({"sigma2": [1, 2]}, "sigma2 has shape"),
         ({"sigma2": "small"}, "sigma2 is 'small'"),
+        ({"W": np.full((3, 2), 1e200)}, r"W reaches 1e\+200; expected at most .*rescale the columns"),
     ],
 )
 def test_bad_models(change, message):
@@ -297,6 +476,21 @@ def test_bad_arguments():
         (lambda: model.log_likelihood(other), "moments has n = 2; expected n = 6"),
         (lambda: ppca.gradient(model, other), "moments has n = 2"),
         (lambda: ppca.hessian_product(model, moments, np.zeros((6, 2))), "direction has shape"),
+        (lambda: model.log_likelihood(x), "moments is array.* of type ndarray; expected Moments"),
+        (lambda: ppca.gradient(moments, moments), "model is Moments.*; expected PPCA"),
+        (lambda: ppca.hessian_product(model, model, model.W), "moments is PPCA.*; expected Moments"),
+        (lambda: ppca.hessian(None, moments), "model is None, of type NoneType; expected PPCA"),
+        (lambda: ppca.is_stable("model", moments), "model is 'model', of type str; expected PPCA"),
+        (lambda: ppca.is_stable(model, x), "moments is array.*; expected Moments"),
+        (lambda: ppca.landscape(model, x, 0, np.eye(6)[:, :2], [0], [0]), "moments is array"),
+        (lambda: ppca.landscape(x, moments, 0, np.eye(6)[:, :2], [0], [0]), "model is array"),
+        (lambda: ppca.fit(x, 2), "moments is array.*; expected Moments"),
+        (lambda: ppca.max_log_likelihood(moments.eigenvalues), "moments is array.*; expected Moments"),
+        (lambda: ppca.stationary_point(model, [0], 1, 0.1), "moments is PPCA.*; expected Moments"),
+        (lambda: ppca.stationary_point(moments, 0, 1, 0.1), "indices is 0"),
+        (lambda: model.log_likelihood_samples(x * 1e300), "exceed float64: rescale the columns"),
+        (lambda: model.posterior(np.ma.masked_less(x, 0)), "x is a masked array"),
+        (lambda: PPCA(np.eye(6, 2) * 1e-150, np.zeros(6), 1e-320).log_likelihood(moments), "rescale the columns"),
         (lambda: ppca.hessian(model, other), "moments has n = 2"),
         (lambda: ppca.is_stable(model, moments), "model is not stationary"),
         (lambda: ppca.is_stable(PPCA(np.zeros((6, 2)), moments.mean + 1, 9.0), moments), "model is not stationary"),

@@ -113,7 +113,7 @@ class PPCA:
 
     def log_likelihood_samples(self, x):
         """log p(x) of each row of `x` (N, n), in nats, (N,) (Eq. 5)."""
-        with np.errstate(over="ignore"):  # which is refused
+        with np.errstate(over="ignore", invalid="ignore"):  # which is refused
             deviations = self._deviations(x)
             distances = self._mahalanobis(deviations.T)
             doubtful = ((deviations**2).sum(axis=1) / (distances + self.mu.size)).argmax()
@@ -196,7 +196,7 @@ def refuse_no_residual(moments, k, beta=1.0):
         return
     what = f"k = {k} leaves no residual variance"
     # Certain with no more samples than latents, or when the factorisation of the covariance comes out exactly.
-    if rank == n or moments.count - 1 <= k or (moments.hidden**2 == EPS * moments.covariance.diagonal()).all():
+    if rank == n or moments.count - 1 <= k or (moments.hidden == np.sqrt(EPS * moments.covariance.diagonal())).all():
         unbounded = f"the {'likelihood' if beta == 1 else 'objective'} is unbounded as sigma2 goes to 0"
         raise ValueError(
             f"{what} (rank {rank} of n = {n}): {unbounded if beta * rank < n else 'no sigma2 is the best'}; expected a "
@@ -252,6 +252,8 @@ def stationary_point(moments, indices, k, sigma2):
     """
     n = instance("moments", moments, Moments).mean.size
     k, sigma2 = integer("k", k, 1, n), positive("sigma2", sigma2)
+    if not np.iterable(indices):
+        raise ValueError(f"indices is {indices!r}; expected a sequence of integers")
     indices = [integer("an entry of indices", i, 0, n - 1) for i in indices]
     if len(set(indices)) != len(indices) or len(indices) > k:
         raise ValueError(f"indices is {indices}; expected distinct indices, at most k = {k} of them")
@@ -379,4 +381,8 @@ def landscape(model, moments, column, directions, a, b):
     points = np.stack(np.broadcast_arrays(1.0, a[None, :], b[:, None]), axis=-1)
     wPw = ((points @ P_form) * points).sum(axis=-1)
     wPSPw = ((points @ PSP_form) * points).sum(axis=-1)
-    return rest.log_likelihood(moments) - (np.log1p(wPw) - wPSPw / (1 + wPw)) / 2
+    # The average squared distance, which is a difference: refused where next to nothing would be left of it.
+    average = rest._average_mahalanobis(moments)
+    left = average - wPSPw / (1 + wPw)
+    refuse_below_rounding(16 * EPS * average, n + left.min(), model.sigma2)
+    return -(rest._log_normaliser() + np.log1p(wPw) + left) / 2
