@@ -1,5 +1,6 @@
 """The linear VAE against autograd, finite differences, Monte Carlo and pPCA; and the paper's misprints."""
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -610,6 +611,140 @@ def test_mnist():
     assert moments.root.shape == (784, 712)
 
 
+# --- at any scale ---------------------------------------------------------------------------------------------
+
+
+def awkward(seed):
+    """Samples of columns of very different units, of a decaying spectrum, or of exact rank; and a linear VAE."""
+    rng = np.random.default_rng(seed)
+    n, count = int(rng.integers(1, 6)), int(rng.integers(2, 9))
+    units = 10.0 ** rng.uniform(-9, 9, n) if seed % 3 else np.ones(n)
+    if seed % 3 == 0:
+        decay = np.logspace(0, -rng.uniform(0, 12), n)
+        x = rng.standard_normal((count, n)) * decay @ np.linalg.qr(rng.standard_normal((n, n)))[0]
+    else:
+        rank = n if seed % 3 == 1 else max(1, n - 1)
+        x = rng.standard_normal((count, rank)) @ rng.standard_normal((rank, n)) * units
+    k, sigma2 = int(rng.integers(1, n + 1)), float(units.min() ** 2 * 10.0 ** rng.uniform(-14, 3))
+    W = rng.standard_normal((n, k)) * units[:, None]
+    V, D = optimal_encoder(W, sigma2) if seed % 2 else (np.linalg.pinv(W / units[:, None]) / units, np.full(k, 0.1))
+    return x, LinearVAE(W, V, D, Moments.from_samples(x).mean + units * (seed % 5 == 0), sigma2)
+
+
+def exact_terms(model, x):
+    """KL and reconstruction averaged over samples in 60 digits, and the average of the squares in them."""
+    W, V, s = mpmath.matrix(model.W.tolist()), mpmath.matrix(model.V.tolist()), mpmath.mpf(model.sigma2)
+    D, n = [mpmath.mpf(d) for d in model.D.tolist()], model.mu.size
+    means, errors = mpmath.mpf(0), mpmath.mpf(0)
+    for row in x:
+        y = mpmath.matrix([mpmath.mpf(float(a)) - mpmath.mpf(float(b)) for a, b in zip(row, model.mu, strict=True)])
+        z = V * y
+        residual = y - W * z
+        means += (z.T * z)[0] / len(x)
+        errors += (residual.T * residual)[0] / len(x)
+    errors += sum(W[i, j] ** 2 * D[j] for i in range(n) for j in range(len(D)))
+    kl = (means + sum(d - 1 - mpmath.log(d) for d in D)) / 2
+    return kl, -(errors / s + n * mpmath.log(2 * mpmath.pi * s)) / 2, errors / s + means
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(seeds)
+def test_terms_at_any_scale_are_right_or_refused(seed):
+    x, model = awkward(seed)
+    try:
+        terms = model.terms(Moments.from_samples(x))
+    except ValueError as error:
+        assert "below rounding: rescale the columns" in str(error)
+        return
+    with mpmath.workdps(60):
+        kl, reconstruction, size = exact_terms(model, x)
+        size += model.mu.size + 2 * kl
+        assert abs(terms.kl - kl) < 1e-5 * size and abs(terms.reconstruction - reconstruction) < 1e-5 * size
+
+
+def test_terms_see_a_column_of_small_units():
+    """Its variance of 1 is below rounding of the largest eigenvalue, 1e18, and costs 50 nats here."""
+    x = np.random.default_rng(0).standard_normal((1000, 2)) * [1e9, 1.0]
+    moments = Moments.from_samples(x)
+    W = np.array([[1e9], [0.0]])
+    model = LinearVAE(W, *optimal_encoder(W, 0.01), moments.mean, 0.01)
+    with mpmath.workdps(60):
+        kl, reconstruction, _ = exact_terms(model, x)
+    assert model.terms(moments) == (
+        pytest.approx(float(kl), rel=1e-11),
+        pytest.approx(float(reconstruction), rel=1e-11),
+    )
+    assert model.elbo(moments) == pytest.approx(model.log_likelihood(moments), rel=1e-11)
+    assert model.gradients(moments).sigma2 == pytest.approx(4800, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-100, 1e100, 1e140])
+@pytest.mark.parametrize("sigma2", [None, 0.7])
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_fit_does_not_depend_on_the_units(scale, sigma2, beta):
+    x, moments, _ = problem()
+    one = fit(moments, 3, sigma2, beta)
+    other = fit(Moments.from_samples(x * scale), 3, sigma2 and sigma2 * scale**2, beta)
+    assert other.sigma2 == pytest.approx(one.sigma2 * scale**2, rel=1e-9)
+    np.testing.assert_allclose(other.W / scale, one.W, atol=1e-5)
+    value = other.elbo(Moments.from_samples(x * scale), beta) + 6 * np.log(scale)
+    assert value == pytest.approx(one.elbo(moments, beta), abs=1e-8)
+
+
+@pytest.mark.parametrize("sigma2", [None, 1e-3, 1e-12])
+def test_fit_of_columns_of_different_units_reaches_the_closed_form(sigma2):
+    rng = np.random.default_rng(1)
+    moments = Moments.from_samples(rng.standard_normal((300, 5)) * [1e4, 1e2, 1.0, 1e-1, 1e-2])
+    for k in (2, 4):
+        best_value = ppca.fit(moments, k, sigma2).log_likelihood(moments)
+        assert fit(moments, k, sigma2).elbo(moments) == pytest.approx(best_value, rel=1e-9, abs=1e-6)
+
+
+def test_fit_of_a_decaying_spectrum():
+    """Singular values 1 to 1e-6 are resolved; 1 to 1e-9 leave a residual at rounding, and that is said."""
+    rng = np.random.default_rng(2)
+    U, V = np.linalg.qr(rng.standard_normal((200, 10)))[0], np.linalg.qr(rng.standard_normal((10, 10)))[0]
+    resolved, beyond = (Moments.from_samples(14 * U * np.logspace(0, -p, 10) @ V.T) for p in (6, 9))
+    for k in (3, 7, 9):
+        expected = ppca.max_log_likelihood(resolved)[k - 1]
+        assert fit(resolved, k).elbo(resolved) == pytest.approx(expected, abs=1e-6)
+    for k in (7, 8, 9):
+        with pytest.raises(ValueError, match="below rounding: rescale the columns"):
+            fit(beyond, k)
+    rank3 = Moments.from_samples(rng.standard_normal((100, 3)) @ rng.standard_normal((3, 6)))
+    for sigma2 in (1e-8, 1e-6):
+        expected = ppca.fit(rank3, 5, sigma2).log_likelihood(rank3)
+        assert fit(rank3, 5, sigma2).elbo(rank3) == pytest.approx(expected, abs=1e-4)
+    for refused in (
+        lambda: fit(rank3, 5, sigma2=1e-15),
+        lambda: fit(rank3, 5),
+        lambda: best(rank3, 3, 1e-15).terms(rank3),
+        lambda: best(rank3, 3, 1e-15).gradients(rank3),
+        lambda: best(rank3, 3, 1e-15).log_likelihood(rank3),
+        lambda: profile_elbo(best(rank3, 3, 1e-15).W, rank3, 1e-15),
+        lambda: profile_gradient(best(rank3, 3, 1e-15).W, rank3, 1e-15),
+    ):
+        with pytest.raises(ValueError, match="below rounding: rescale the columns") as caught:
+            refused()
+        assert "unbounded" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sigma2", [1e-17, 1e-16, 1e-15, 1e-12, 1e-3])
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+@pytest.mark.parametrize(
+    "W", [[[1, 1], [1, 1]], [[1, 1], [2, 2], [3, 3]], [[1, 1e-6], [1, 2e-6]], [[1, 2]], [[1e9, 0], [0, 1e-6]]]
+)
+def test_optimal_encoder_at_tiny_noise_agrees_with_mpmath(W, beta, sigma2):
+    V, D = optimal_encoder(W, sigma2, beta)
+    with mpmath.workdps(80):
+        exact, theta = mpmath.matrix(W), mpmath.mpf(beta) * mpmath.mpf(sigma2)
+        gram = exact.T * exact
+        expected = np.array(((gram + theta * mpmath.eye(2)) ** -1 * exact.T).tolist(), float).reshape(V.shape)
+        variances = [float(theta / (gram[i, i] + theta)) for i in range(2)]
+    np.testing.assert_allclose(V, expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(D, variances, rtol=1e-12)
+
+
 # --- input ----------------------------------------------------------------------------------------------------
 
 
@@ -647,6 +782,15 @@ def test_bad_arguments():
         (lambda: model.elbo(moments, -1), "beta is -1.0; expected 0 or more"),
         (lambda: model.elbo(moments, np.nan), "beta contains NaN"),
         (lambda: model.gradients(moments, -0.1), "beta is -0.1"),
+        (lambda: model.terms(model), "moments is LinearVAE.*; expected Moments"),
+        (lambda: model.elbo(None), "moments is None, of type NoneType; expected Moments"),
+        (lambda: model.gradients(W), "moments is array.*; expected Moments"),
+        (lambda: model.log_likelihood(W), "moments is array.*; expected Moments"),
+        (lambda: profile_elbo(W, W, 1.0), "moments is array.*; expected Moments"),
+        (lambda: profile_gradient(W, W, 1.0), "moments is array.*; expected Moments"),
+        (lambda: fit(W, 2), "moments is array.*; expected Moments"),
+        (lambda: optimal_encoder(W, 1e200, 1e200), "beta times sigma2 contains NaN or infinity"),
+        (lambda: optimal_encoder(np.ma.masked_less(W, 0), 1.0), "W is a masked array"),
         (lambda: optimal_encoder(W[0], 1.0), "W has shape"),
         (lambda: optimal_encoder(W, 0.0), "sigma2 is 0.0"),
         (lambda: optimal_encoder(W, 1.0, 0), "beta is 0.0; expected a number above 0"),
