@@ -24,6 +24,7 @@ import pytest
 import torch
 
 from helpers import data, experiments, records, studies, vae
+from helpers import train as train_module
 from helpers.designs import Study
 from helpers.experiments import Plan
 from helpers.lockstep import PRECISIONS, Lockstep
@@ -409,6 +410,11 @@ def test_unknown_names_are_answered_with_what_there_is(verb, command):
         "run tiny --budget soon",
         "run tiny --block 0 --processes 1",
         "run tiny --processes 0",
+        "run tiny --block 2",
+        "resume tiny --block 1",
+        "run tiny --budget -1",
+        "run tiny --budget nan",
+        "run tiny --budget inf",
         "run tiny --processes 2 --scheduler tcp://127.0.0.1:1",
         "run tiny --processes 2 --budget 5",
         "resume tiny --scheduler tcp://127.0.0.1:1 --budget 5",
@@ -526,6 +532,234 @@ def test_the_module_is_a_command(tmp_path):
     done = subprocess.run([*call, "--out", tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "stopped (budget) after epoch 1 of 60; `resume` goes on" in done.stderr
     assert names(tmp_path) == ["demo-quick-0-1.safetensors"]
+
+
+# Signals, two at once, and where there is no torch
+
+DRIVER = """
+import sys, time
+from helpers import lockstep, studies
+epoch = lockstep.Lockstep.epoch
+
+def slow(self, bar):
+    epoch(self, bar)
+    print("epoch", self.run.epoch, flush=True)
+    time.sleep(0.5)
+
+lockstep.Lockstep.epoch = slow
+sys.exit(studies.main(sys.argv[1:]))
+"""
+
+
+@contextlib.contextmanager
+def process(*arguments):
+    """The command in a process of its own, that waits after each epoch and says so."""
+    started = [sys.executable, "-c", DRIVER, *map(str, arguments)]
+    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+DEMO = ("demo", "--members", "0:2", "--out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_stops_at_the_end_of_an_epoch_and_what_is_left_is_done(number, tmp_path):
+    with process("run", *DEMO, tmp_path) as child:
+        assert child.stdout.readline() == "epoch 1\n"
+        child.send_signal(number)
+        printed, error = child.communicate()
+    assert child.returncode == 3 and "Traceback" not in error
+    assert "stopped (interrupt) after epoch" in error and "`resume` goes on" in error
+    assert names(tmp_path) == ["demo-quick-0-2.safetensors"]
+    with process("resume", *DEMO, tmp_path) as child:
+        assert child.stdout.readline() == f"epoch {printed.count('epoch') + 2}\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [(signal.SIGTERM, signal.SIGTERM, 143), (signal.SIGINT, signal.SIGHUP, 129), (signal.SIGTERM, signal.SIGINT, 130)],
+)
+def test_a_second_signal_stops_at_once(first, second, code, tmp_path):
+    with process("run", *DEMO, tmp_path) as child:
+        assert child.stdout.readline() == "epoch 1\n"
+        child.send_signal(first)
+        assert "Stopping after this epoch" in child.stderr.readline()
+        child.send_signal(second)
+        _, error = child.communicate()
+    assert child.returncode == code and "Traceback" not in error
+    assert "interrupted; `resume` goes on from the last checkpoint" in error
+    assert [name for name in names(tmp_path) if not name.endswith(".safetensors")] == []
+
+
+def test_a_second_run_in_one_folder_is_refused_and_the_first_goes_on(tmp_path, command):
+    with process("run", *DEMO, tmp_path) as child:
+        assert child.stdout.readline() == "epoch 1\n"
+        for verb in ("run", "resume"):
+            if verb == "resume":
+                (tmp_path / "demo-quick-1-2.safetensors").touch()  # as one that was begun
+            code, _, error = command(f"{verb} demo --members 1:2")  # one that the first has too
+            assert code == 1 and error.count("\n") == 1
+            assert "demo-quick-1 is being written by another run; wait for it, or stop it" in error
+        code, _, error = command("run demo --members 2:3", budget=0)
+        assert code == 3
+        assert child.stdout.readline().startswith("epoch ")
+        child.send_signal(signal.SIGTERM)
+        assert child.wait() == 3
+    (tmp_path / "demo-quick-1-2.safetensors").unlink()
+    assert names(tmp_path) == ["demo-quick-0-2.safetensors", "demo-quick-2-3.safetensors"]
+
+
+def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path, command):
+    with process("run", *DEMO, tmp_path) as child:
+        assert child.stdout.readline() == "epoch 1\n"
+        child.kill()
+    assert names(tmp_path)  # its locks
+    assert command("run demo --members 0:2", budget=0)[0] == 3
+    assert names(tmp_path) == ["demo-quick-0-2.safetensors"]
+
+
+def test_an_interrupt_while_importing_leaves_no_traceback(tmp_path):
+    started = [sys.executable, "-X", "importtime", "-m", "helpers.studies", "list"]
+    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        for line in child.stderr:
+            if line.rstrip().endswith("torch.version"):
+                child.send_signal(signal.SIGINT)
+                break
+        printed, error = child.communicate()
+    assert child.returncode == 130 and printed == "" and "Traceback" not in error
+
+
+def test_without_torch_the_command_says_which_extra_has_it():
+    hidden = "import runpy, sys; sys.modules['torch'] = None; sys.argv = ['studies', 'list']; "
+    for code, message in (
+        ("runpy.run_module('helpers.studies', run_name='__main__')", "error: helpers.studies needs torch"),
+        ("import helpers.studies", "ModuleNotFoundError: helpers.studies needs torch"),
+    ):
+        done = subprocess.run([sys.executable, "-c", hidden + code], capture_output=True, text=True)
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and last.startswith(message)
+        assert last.endswith("of the extra [deep]: pip install 'posterior-collapse-book[deep]'")
+    assert (
+        len(
+            subprocess.run(
+                [sys.executable, "-c", hidden + "runpy.run_module('helpers.studies', run_name='__main__')"],
+                capture_output=True,
+                text=True,
+            ).stderr.splitlines()
+        )
+        == 1
+    )
+
+
+# What is refused before the training
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    monkeypatch.setattr(experiments, "train", lambda *a, **k: pytest.fail("it trains"))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [[0, 1], (0, 1), range(0, 4, 2), range(3, 9), range(2, 2), range(-1, 2), range(3, -1, -1), 1, "0:2", slice(2)],
+)
+def test_members_that_are_no_range_of_the_plans(members, untrained, command):
+    with pytest.raises(ValueError, match=r"^members is .*; expected a range of step 1 within range\(0, 4\)"):
+        studies.run("tiny", members=members)
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_training(untrained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(studies.STUDIES, "tiny", STUDIES["tiny"])
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    for out in (blocked, blocked / "below"):
+        assert studies.main(["run", "tiny", f"--out={out}"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: --out {out} is no folder that can be written: ") and error.count("\n") == 1
+
+    def forbidden(**options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(studies.tempfile, "TemporaryFile", forbidden)
+    assert studies.main(["run", "tiny", f"--out={tmp_path}"]) == 1
+    assert "is no folder that can be written: Permission denied" in capsys.readouterr().err
+
+
+def test_a_budget_of_0_trains_one_epoch_and_says_so(command):
+    code, _, error = command("run tiny", budget=0)
+    assert code == 3 and "a budget of 0 trains one epoch\n" in error and "after epoch 1 of 3" in error
+
+
+def test_a_record_under_anothers_name_is_refused(command, tmp_path):
+    for name in ("tiny-quick.nc", "tiny-quick-0-4.nc"):
+        other = records.seal(whole()[0].copy(), "flawed", "quick", records.parts(whole()[0]))
+        records.save(other, tmp_path / name)
+        for verb in ("show", "run", "resume"):
+            code, _, error = command(f"{verb} tiny")
+            assert code == 1 and f"{name} is a record of flawed, profile quick; expected one of tiny" in error
+        (tmp_path / name).unlink()
+    records.save(whole()[0].isel(member=[0, 1]), tmp_path / "tiny-quick-2-4.nc")
+    code, _, error = command("resume tiny")
+    assert code == 1 and "tiny-quick-2-4.nc is a record of members [0, 1]; expected those of its name" in error
+
+
+def test_show_prints_nothing_raw(command, tmp_path):
+    record = whole()[0].copy(deep=True)
+    part = {**records.parts(record)[0], "device": "cpu\x1b[2J", "commit": "\r"}
+    record["set_beta"] = ("member", np.array(["\x1b[31m", "1.0", "1.0", "1.0"]))
+    records.save(records.seal(record, "tiny", "quick", [part]), tmp_path / "tiny-quick.nc")
+    code, printed, _ = command("show tiny")
+    assert code == 0 and printed.replace("\n", "").isprintable() and r"cpu\x1b[2J" in printed
+
+
+def test_a_schedule_longer_than_the_run_is_said_on_the_command_line(command, monkeypatch):
+    plan = dataclasses.replace(PLAN, members=(Member(), Member(beta=LinearAnnealing(100))))
+    monkeypatch.setitem(studies.STUDIES, "tiny", Study("A question", {"quick": plan}))
+    _, _, error = command("run tiny", budget=0)
+    assert "warning: beta of members[1] comes to its end after 100 epochs; the run has 3\n" in error
+
+
+def test_two_schedules_of_one_name_have_records_that_tell_them_apart(monkeypatch):
+    schedules = [lambda elapsed, value=value: value for value in (0.5, 0.25)]
+    plan = dataclasses.replace(PLAN, members=tuple(Member(beta=beta) for beta in schedules))
+    one, other = experiments.run(plan, "tiny", "quick")[0].set_beta.values
+    assert one != other and "sha256" in one and "of 3 epochs" in one
+
+
+# What may end as NaN
+
+
+def test_only_numbers_that_are_not_finite_end_as_nan(monkeypatch):
+    def shapes(*arguments):
+        raise ValueError("decode's output has shape (1797, 1); expected (1797, 64)")
+
+    monkeypatch.setattr(experiments.collapse, "evaluate", shapes)
+    with pytest.raises(ValueError, match=r"decode's output has shape \(1797, 1\)"):
+        experiments.run(PLAN, "tiny", "quick", range(1))
+    monkeypatch.setattr(train_module.collapse, "unit_statistics", shapes)
+    with pytest.raises(ValueError, match=r"decode's output has shape"):
+        train(PLAN.network, data.digits_bytes(), [Member()], 1, 256, snapshots=[1])
+
+
+def spoiled(name, value):
+    """A network of which one bias is that value."""
+    model = PLAN.network()
+    with torch.no_grad():
+        dict(model.named_parameters())[name].flatten()[0] = value
+    return model
+
+
+@pytest.mark.parametrize("name", ["encoder.2.bias", "decoder.2.bias", "log_sigma2"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, 1000.0])
+def test_a_member_beyond_what_floats_hold_is_nan_throughout(name, value):
+    finite = (value == 1000.0 and name != "log_sigma2") or (name, value) == ("encoder.2.bias", 1e30)
+    found = experiments._evaluate(spoiled(name, value), data.digits_bytes()[:50], "cpu")
+    assert all(np.isnan(one).all() for one in found.values()) or finite
+    if (name, value) == ("decoder.2.bias", 1000.0):
+        assert np.isfinite(found["elbo"])
 
 
 # On a cluster
