@@ -62,7 +62,8 @@ def certificates_table(found):
         chapter = int(one["notebook"].split("_")[0])
         link = f"[Chapter {chapter}](../notebooks/{one['notebook']}.ipynb)"
         evidence = f"`{one['evidence']}`".replace("|", r"\|")
-        lines.append(f"| {one['claim']} | {one['arithmetic']} | {evidence} | {link} |")
+        claim = one["claim"].replace("|", r"\|")
+        lines.append(f"| {claim} | {one['arithmetic']} | {evidence} | {link} |")
     count = f"**{len(found)} claims are certified**, each by a cell that computes without rounding."
     return "\n".join([count, "", ":::{table}", ":class: certificates", "", *lines, ":::"])
 

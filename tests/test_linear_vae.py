@@ -479,8 +479,9 @@ def test_fit_at_any_beta_ends_where_the_spectrum_predicts(beta, sigma2):
     s = spectrum.learned_sigma2(moments.eigenvalues, k, beta) if sigma2 is None else sigma2
     lengths = np.maximum(moments.eigenvalues[:k] - beta * s, 0)
     assert vae.sigma2 == pytest.approx(s, rel=1e-7)
-    np.testing.assert_allclose((vae.W**2).sum(axis=0), lengths, atol=1e-5)
-    np.testing.assert_allclose(vae.D, spectrum.encoder_variances(moments.eigenvalues[:k], s, beta), atol=1e-5)
+    # At a tie, lambda = beta s, a column shrinks only as one over the number of updates, and costs its square.
+    np.testing.assert_allclose((vae.W**2).sum(axis=0), lengths, atol=3e-5)
+    np.testing.assert_allclose(vae.D, spectrum.encoder_variances(moments.eigenvalues[:k], s, beta), atol=3e-5)
     assert vae.elbo(moments, beta) == pytest.approx(best(moments, k, s, beta).elbo(moments, beta), abs=1e-9)
     assert vae.elbo(moments) == pytest.approx(spectrum.elbo(moments.eigenvalues, k, s, beta), abs=1e-5)
 

@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import dask
 import matplotlib
 
 matplotlib.use("Agg")
@@ -1399,6 +1400,7 @@ def all_recipes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     with world(folder):
         yield recipes(folder)
+    dask.config.set(scheduler=None)  # a client that was refused its scheduler leaves its own mark there
 
 
 def test_results_have_no_methods():
