@@ -230,11 +230,15 @@ The data enter through $\bar x$ and $S$ and in no other way. Whoever has those t
 ever learn from the data, and a million images weigh no more than a thousand. Note the $1/N$ in $S$: it came
 with the average, nobody chose it. [Eq. 7](#equation-7) will come back to this.
 
-Here are these lines as code. First the axes and the variances along them, then the pieces of Eq. 5.
+Here are these lines as code. First the axes and the standard deviations along them, then the
+pieces of Eq. 5.
 """
 
 # %%
 plots.show_source(PPCA._axes.func)
+
+# %%
+plots.show_source(PPCA._split)
 
 # %%
 plots.show_source(PPCA._mahalanobis)
@@ -246,13 +250,17 @@ plots.show_source(PPCA._log_normaliser)
 plots.show_source(PPCA.log_likelihood_samples)
 
 # %%
+plots.show_source(PPCA._average_mahalanobis)
+
+# %%
 plots.show_source(PPCA.log_likelihood)
 
 # %% [markdown]
 r"""
-In the last one, $\operatorname{tr}(C^{-1} S) = \sum_j \lambda_j\, u_j^\top C^{-1} u_j$ with the eigenpairs of
-$S$: the squared lengths, under $C^{-1}$, of the columns $\sqrt{\lambda_j}\, u_j$. The column $\bar x - \mu$
-joins them.
+For the average, write $S = F F^\top$ with a root $F$ of as many columns as $S$ has rank (Cholesky's method with
+pivoting finds one). Then $\operatorname{tr}(C^{-1} S) = \sum_j f_j^\top C^{-1} f_j$, the squared lengths under
+$C^{-1}$ of the columns of $F$. The column $\bar x - \mu$ joins them. The diagonal matrix measures what the rounding of
+$S$ can hide: where that could change the answer, the code says so and gives none.
 
 **Check.** A generic model with $n = 5$ and $k = 2$, and twelve points moved off its mean, so that a mistake
 in $\mu$ could not hide. The package holds Eq. 5 in three forms: per sample, as the matrix $C$, and averaged
@@ -378,6 +386,10 @@ $$ W M = W W^\top W + s W = C W, $$
 then multiply by $C^{-1}$ from the left and by $M^{-1}$ from the right: $C^{-1} W = W M^{-1}$, or, transposed,
 $W^\top C^{-1} = M^{-1} W^\top$. The mean is now that of Eq. 6. The covariance is
 $I_k - M^{-1} W^\top W = M^{-1} (M - W^\top W) = s M^{-1}$, that of Eq. 6 as well.
+
+In code, with $W = U \operatorname{diag}(l) R^\top$ we have
+$M^{-1} W^\top = R \operatorname{diag}\big(l / (l^2 + s)\big) U^\top$. The matrix $M$ itself is never formed, since it
+would lose a small $s$ in its rounding.
 """
 
 # %%

@@ -1519,8 +1519,10 @@ r"""
 The update does all this with two triangular factors, $M_\theta = A A^\top$ and
 $\theta I + Q^\top S Q = F F^\top$ with $Q = W A^{-\top}$. Then $V = A^{-\top} Q^\top$, so
 $P = A^{-\top} (Q^\top S Q + \theta I) A^{-1} = L L^\top$ with $L = A^{-\top} F$, and
-$W' = S V^\top L^{-\top} = S Q A^{-1} A F^{-\top} = S Q F^{-\top}$. The covariance is only ever multiplied
-with an $n \times k$ matrix.
+$W' = S V^\top L^{-\top} = S Q A^{-1} A F^{-\top} = S Q F^{-\top}$. With a root $F_S$ of the covariance,
+$S = F_S F_S^\top$, and $B = F_S^\top Q$, that is $W' = F_S B F^{-\top}$ and $Q^\top S Q = B^\top B$. Where $\theta$ is
+small beside the rest, both factors come from QR factorisations, of $W$ above $\sqrt\theta\, I$ and of $B$ above
+$\sqrt\theta\, I$. The root is only ever multiplied with matrices of $k$ columns.
 """
 
 # %%
