@@ -82,8 +82,8 @@ def mark_exact(errata, found):
         if len(rows) != 1:
             raise SystemExit(f"errata.md has {len(rows)} rows with {words!r}, which a certificate names; expected one")
         before, last = lines[rows[0]].removesuffix(" |").rsplit(" | ", 1)
-        if not last.startswith("**exact**"):
-            lines[rows[0]] = f"{before} | **exact**, {last} |"
+        if not last.endswith("**exact**"):
+            lines[rows[0]] = f"{before} | {last}, **exact** |"
     return "\n".join(lines) + "\n"
 
 

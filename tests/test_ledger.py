@@ -158,6 +158,6 @@ def test_certificates_reach_the_ledger_and_their_row_of_the_errata(tmp_path, mon
     assert "`2 == 2`" in table and "notebooks/02_stability.ipynb" in table
     page = "| place | printed | shown in |\n|---|---|---|\n| Eq. 1 | is three | [Eq. 1](x) |\n| Eq. 2 | b | [y](y) |\n"
     marked = ledger_page.mark_exact(page, found)
-    assert marked.splitlines()[2] == "| Eq. 1 | is three | **exact**, [Eq. 1](x) |" and marked.count("exact") == 1
+    assert marked.splitlines()[2] == "| Eq. 1 | is three | [Eq. 1](x), **exact** |" and marked.count("exact") == 1
     with pytest.raises(SystemExit, match="2 rows with 'is three'"):
         ledger_page.mark_exact(page + "| Eq. 3 | is three | [z](z) |\n", found)
