@@ -42,8 +42,8 @@ if found is None and not repository:
         "no package `helpers`: run `pip install .` in a clone of the book, or set BOOK_REPOSITORY to its address"
     )
 if found is None:
-    package = f"posterior-collapse-book[exact] @ git+{repository.removeprefix('git+')}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)
+    address = f"git+{repository.removeprefix('git+')}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", address, "python-flint", "sympy"], check=True)
 
 # %% tags=["parameters"]
 profile = "quick"

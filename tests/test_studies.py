@@ -551,11 +551,26 @@ sys.exit(studies.main(sys.argv[1:]))
 """
 
 
+def heed_signals():
+    """Undo what nohup, or a shell that starts jobs in the background, has had this process ignore."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+started_here = partial(
+    subprocess.Popen,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {"TQDM_DISABLE": "1"},  # on a slow machine a bar would come between the lines
+    preexec_fn=heed_signals,
+)
+
+
 @contextlib.contextmanager
 def process(*arguments):
     """The command in a process of its own, that waits after each epoch and says so."""
-    started = [sys.executable, "-c", DRIVER, *map(str, arguments)]
-    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with started_here([sys.executable, "-c", DRIVER, *map(str, arguments)]) as child:
         try:
             yield child
         finally:
@@ -622,8 +637,7 @@ def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path, command)
 
 
 def test_an_interrupt_while_importing_leaves_no_traceback(tmp_path):
-    started = [sys.executable, "-X", "importtime", "-m", "helpers.studies", "list"]
-    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with started_here([sys.executable, "-X", "importtime", "-m", "helpers.studies", "list"]) as child:
         for line in child.stderr:
             if line.rstrip().endswith("torch.version"):
                 child.send_signal(signal.SIGINT)
