@@ -10,6 +10,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import jupytext
 import nbformat
@@ -115,11 +116,14 @@ def execute_all(sources, folder, store, environment=None):
     failures, each printed with its notebook and cell.
     """
 
+    storing = Lock()  # Python 3.11 parses in one thread at a time; in two it can lose count of the depth of a tree
+
     def one(source):
         start = time.perf_counter()
         try:
             notebook = execute(read_source(source), source.stem, folder, environment)
-            store(source, notebook)
+            with storing:
+                store(source, notebook)
         except NotebookFailed as error:
             print(f"FAILED {error}", flush=True)
             return 1
