@@ -1061,7 +1061,7 @@ def test_a_killed_process_leaves_no_lock_and_no_part(tmp_path):
 
 
 def test_a_lock_that_its_holder_has_removed_is_none(tmp_path, monkeypatch):
-    """One opens the file, its holder removes it, a third makes a new one: the first has to ask again, and is refused."""
+    """One opens the file, its holder removes it, a third makes a new one: the first must ask again, and is refused."""
     path, flock = tmp_path / "run.safetensors", fcntl.flock
     with contextlib.ExitStack() as third:
 
