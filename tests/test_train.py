@@ -1266,7 +1266,7 @@ def test_sums_in_two_parts_lose_nothing_that_matters(monkeypatch):
     values[::2] += np.float32(1e4)
     exact = values.sum(axis=0, dtype=np.longdouble)
     monkeypatch.setattr(lockstep, "has_float64", lambda device: False)
-    sums, plain = lockstep.Sums(3, device=torch.device("cpu")), torch.zeros(3)
+    sums, plain = lockstep._Sums(3, device=torch.device("cpu")), torch.zeros(3)
     for row in torch.tensor(values):
         sums.add_(row)
         plain += row

@@ -194,7 +194,7 @@ FINAL = ("elbo", "sse", "kl", "sigma2", "tuned_elbo", "tuned_sigma2", "mutual_in
 UNITS = ("kl_per_unit", "variance_of_mean", "second_moment", "quantile")
 
 
-class NotFinite(ValueError):
+class _NotFinite(ValueError):
     """What a network makes of the data is beyond the numbers it is evaluated in."""
 
 
@@ -212,21 +212,21 @@ def _evaluate(model, x, device):
     def encode(x):
         mean, logvar = model.encode(x)
         if not measurable(mean, logvar):
-            raise NotFinite
+            raise _NotFinite
         return mean, logvar
 
     def decode(z):
         output = model.decode(z)
         if not output.square().isfinite().all():
-            raise NotFinite
+            raise _NotFinite
         return output
 
     try:
         sigma2 = float(wide(model.log_sigma2).exp())
         if not 0 < sigma2 < math.inf:
-            raise NotFinite
+            raise _NotFinite
         found = collapse.evaluate(batches, encode, decode, sigma2)
-    except NotFinite:  # after a learning rate far too large; the other members are not to suffer for it
+    except _NotFinite:  # after a learning rate far too large; the other members are not to suffer for it
         k = model.encode(scaled(torch.tensor(x[:1], device=device)))[0].shape[1]
         return dict.fromkeys(FINAL, np.nan) | dict.fromkeys(UNITS, np.full(k, np.nan))
     return {name: getattr(found, name) for name in FINAL + UNITS}

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import torch
 
-from helpers._validation import brief, integer
+from helpers._validation import brief, instance, integer
 from helpers.vae import Stack, elbo
 
 CHUNK = 16  # minibatches drawn at a time; part of what a seed means, so the same for every stack and device
@@ -36,7 +36,7 @@ def rows_at_a_time(n):
 
 def has_float64(device):
     """Whether numbers of float64 can lie on a device: Apple's have none."""
-    if device.type in ("cpu", "cuda"):
+    if instance("device", device, torch.device).type in ("cpu", "cuda"):
         return True
     try:
         torch.zeros(1, dtype=torch.float64, device=device)
@@ -47,20 +47,19 @@ def has_float64(device):
 
 def wide(tensor):
     """A tensor in float64, where it lies or else on the host."""
+    instance("tensor", tensor, torch.Tensor)
     return tensor.double() if has_float64(tensor.device) else tensor.cpu().double()
 
 
 def measurable(mean, logvar):
     """Whether encoder outputs are finite, and so are in float64 the variances, their inverses and all sums of them."""
+    for name, value in (("mean", mean), ("logvar", logvar)):
+        if not instance(name, value, torch.Tensor).is_floating_point() or value.is_meta:
+            raise ValueError(f"{name} is {brief(value)}; expected a tensor of floating-point numbers")
     return bool(mean.isfinite().all() and (logvar.abs() < 500).all())
 
 
-def at_step(beta, epoch, step):
-    """A member's weight of the KL term in a step, counted within the epoch: of its number, or of its table."""
-    return beta if isinstance(beta, float) else beta[epoch, step]
-
-
-class Sums:
+class _Sums:
     """Running sums of float32 tensors of one shape, to more digits: in float64, or where there is none in two parts.
 
     The second part holds what the first loses to rounding at each addition, which is exactly a float32 number again
@@ -111,7 +110,7 @@ class Lockstep:
         self.index = torch.zeros(M, batch_size, dtype=torch.int64, device=self.device)
         self.noise = torch.zeros(M, batch_size, self.k, device=self.device)
         self.beta = torch.zeros(M, device=self.device)
-        self.totals = Sums(3, M, device=self.device)
+        self.totals = _Sums(3, M, device=self.device)
         self.graph, self.warm_up = None, 3
         self.last_finite = {name: p.detach().clone() for name, p in run.stack.parameters.items()}
         self._make_optimizer()
@@ -139,6 +138,8 @@ class Lockstep:
         if not callable(getattr(bar, "update", None)) or isinstance(bar, (dict, set)):
             raise ValueError(f"bar is {brief(bar)}; expected a progress bar, with `update`")
         run, members, size = self.run, self.run.members, self.batch_size
+        if run.epoch >= min(map(len, run.betas)):
+            raise ValueError(f"run has done its {run.epoch} epochs; expected one that has some left")
         generators = [self._generator(member.seed) for member in members]
         order = [torch.randperm(len(self.data), generator=g, device=self.device) for g in generators]
         order = torch.stack(order)[:, : self.steps * size].reshape(len(members), self.steps, size)
@@ -148,7 +149,7 @@ class Lockstep:
                 chunk = range(first, min(first + CHUNK, self.steps))
                 shape = (len(chunk), size, self.k)
                 noise = [torch.randn(shape, generator=g, device=self.device) for g in generators]
-                beta = [[at_step(beta, run.epoch, step) for beta in run.betas] for step in chunk]
+                beta = [[beta[run.epoch, step] for beta in run.betas] for step in chunk]
                 beta = torch.tensor(beta, dtype=torch.float32).to(self.device)
                 for i, step in enumerate(chunk):
                     self.index.copy_(order[:, step])

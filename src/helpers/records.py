@@ -45,7 +45,8 @@ def digest(content):
 
 def printable(value):
     """Text from a file as one may print it: what would steer a terminal comes as its escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    instance("value", value, str)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 def expect(record, *variables):
@@ -187,7 +188,7 @@ def merge(records):
     sources |= {name: [part[name] for part in part_list] for name in ("settings", "data_sha256", "precision")}
     for name, values in sources.items():
         if other := [value for value in values if value != values[0]]:
-            one, other = printable(values[0]), printable(other[0])
+            one, other = printable(str(values[0])), printable(str(other[0]))
             raise ValueError(f"records of different kinds: {name} is {one} in one and {other} in another")
     members = np.concatenate([record.member.values for record in records])
     if len(set(members.tolist())) < len(members):
@@ -212,6 +213,8 @@ def recorded(study, profile):
 
 def named(record, name, study, profile):
     """Return the record of a file, or raise ``ValueError`` where the file's name is another's."""
+    _names(study, profile)
+    _refuse_unsealed(expect(record), instance("name", name, (str, os.PathLike)))
     found = tuple(record.attrs[key] for key in ("study", "profile"))
     if found != (study, profile):
         found = ", profile ".join(map(printable, found))

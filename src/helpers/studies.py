@@ -160,7 +160,7 @@ def table(record):
     names = [name.removeprefix("set_") for name in columns] + list(numbers)
     rows = [["member", *names]]
     for m, member in enumerate(record.member.values):
-        set_values = [records.printable(record[name].values[m]) for name in columns]
+        set_values = [records.printable(str(record[name].values[m])) for name in columns]
         values = [f"{record[name].values[m]:.4g}" for name in numbers]
         note = f"  diverged in epoch {record.diverged.values[m]}" if record.diverged.values[m] else ""
         rows.append([str(member), *set_values, *values[:-1], values[-1] + note])

@@ -35,8 +35,8 @@ from helpers._validation import (
     positive,
     refuse_not_finite,
 )
-from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, at_step, measurable, rows_at_a_time, scaled
-from helpers.vae import Stack, architecture, find_device, same_architecture
+from helpers.lockstep import HISTORY, PRECISIONS, Lockstep, measurable, rows_at_a_time, scaled
+from helpers.vae import Stack, architecture, find_device
 
 RULES = ("fixed", "adam", "closed form")
 MOST_STEPS = 2**26  # of a run whose beta changes: it is read at each before the first
@@ -134,9 +134,9 @@ def _digest(values):
 
 
 def _values(member, m, epochs, steps):
-    """beta as `lockstep.at_step` reads it: a float, or at every step (epochs, steps); all checked."""
+    """beta at every step of a run, (epochs, steps), all checked."""
     if not callable(member.beta):
-        values = member.beta
+        values = np.broadcast_to(member.beta, (epochs, steps))
     elif epochs * steps > MOST_STEPS:
         raise ValueError(
             f"epochs is {epochs}; expected at most {MOST_STEPS // steps}, of {steps} steps, where beta changes"
@@ -150,16 +150,19 @@ def _values(member, m, epochs, steps):
                     value = finite_array(f"beta of members[{m}] in epoch {epoch + 1}", value, ())
                 values[epoch, step] = value
     with np.errstate(over="ignore"):
-        bad = np.argwhere(~((values >= 0) & np.isfinite(np.float32(values))))
+        read = values if callable(member.beta) else values[:1, :1]
+        bad = np.argwhere(~((read >= 0) & np.isfinite(read.astype(np.float32))))
     if len(bad):
-        epoch, step = bad[0] if np.ndim(values) else (0, 0)
-        value, at = at_step(values, epoch, step), f" in epoch {epoch + 1}" if np.ndim(values) else ""
+        (epoch, step), at = bad[0], f" in epoch {bad[0][0] + 1}" if callable(member.beta) else ""
+        value = values[epoch, step]
         raise ValueError(f"beta of members[{m}] is {value}{at}; expected a finite number from 0, in float32")
     return values
 
 
 def warn_of_long_schedules(members, epochs):
     """Warn of members whose beta says after how many epochs it has come to its end, where the run is shorter."""
+    _refuse_no_members(members)
+    integer("epochs", epochs, 1, 2**31)
     for m, member in enumerate(members):
         wanted = getattr(member.beta, "epochs", None)
         if callable(member.beta) and isinstance(wanted, (int, float)) and wanted > epochs:
@@ -189,8 +192,8 @@ class Run:
         Time spent, over all resumptions.
     stopped : str
         "" when all epochs are done, else why not: "budget" or "interrupt".
-    betas : list of float or (epochs, steps) ndarray
-        Each member's weight of the KL term, at every step where it changes.
+    betas : list of (epochs, steps) ndarray
+        Each member's weight of the KL term at every step.
     """
 
     members: list
@@ -202,7 +205,7 @@ class Run:
     snapshots: dict = field(default_factory=dict)
     seconds: float = 0.0
     stopped: str = ""
-    betas: list = field(default_factory=list)  # of every member, a float or its value at every step (epochs, steps)
+    betas: list = field(default_factory=list)  # of every member, at every step (epochs, steps)
 
 
 def train(
@@ -278,7 +281,7 @@ def train(
         "data": hashlib.sha256(x).hexdigest(),
         "batch_size": int(batch_size),
         "precision": precision,
-        "beta": [_identity(values) for values in betas],
+        "beta": [_identity(member, values) for member, values in zip(members, betas, strict=True)],
     }
     with contextlib.ExitStack() as held:
         if path is not None:
@@ -308,9 +311,21 @@ def train(
     return run
 
 
-def _identity(values):
+def _identity(member, values):
     """What a checkpoint knows a schedule by: its values over all epochs it was made for. None for a number."""
-    return None if isinstance(values, float) else {"epochs": len(values), "sha256": _digest(values)}
+    return {"epochs": len(values), "sha256": _digest(values)} if callable(member.beta) else None
+
+
+def _same_architecture(one, other):
+    """Whether two of `vae.architecture` agree in all constants that both name; a release of torch may add some."""
+    if not isinstance(one, list) or len(one) != len(other):
+        return False
+    for (name, kind, constants), (other_name, other_kind, others) in zip(one, other, strict=True):
+        if (name, kind) != (other_name, other_kind):
+            return False
+        if any(constants[key] != others[key] for key in constants.keys() & others.keys()):
+            return False
+    return True
 
 
 def _resume(path, run, settings, epochs, snapshots):
@@ -318,7 +333,7 @@ def _resume(path, run, settings, epochs, snapshots):
 
     def same(name, was, value):
         if name == "network":  # format 1 has torch's text of it
-            return same_architecture(was, value) or was == str(run.stack.module)
+            return _same_architecture(was, value) or was == str(run.stack.module)
         if name == "beta":  # format 1 has none, and is judged by its history, below
             return was is None or all(map(same_beta, was, value, range(len(run.members))))
         return was == value
@@ -345,9 +360,14 @@ def _resume(path, run, settings, epochs, snapshots):
             refuse(f"snapshot after epoch {epoch}", sorted(found), sorted(collapse.UnitStatistics._fields))
     for m, values in enumerate(run.betas):
         for epoch, was in enumerate(run.history["beta"][:, m]):
-            expected = float(np.float32(at_step(values, epoch, -1)))
+            expected = float(np.float32(values[epoch, -1]))
             if np.isfinite(was) and was != expected:
                 refuse(f"beta of members[{m}] in epoch {epoch + 1}", was, expected)
+
+
+def _refuse_no_members(members):
+    if not isinstance(members, (list, tuple)) or not members or not all(isinstance(one, Member) for one in members):
+        raise ValueError(f"members is {brief(members)}; expected a list of at least one Member")
 
 
 def _checked(build, x, members, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget):
@@ -364,8 +384,7 @@ def _checked(build, x, members, epochs, batch_size, snapshots, device, precision
         refuse_not_finite("x", x)
         if (largest := float(np.abs(x).max())) ** 2 * x[0].size > float(np.finfo(np.float32).max):
             raise ValueError(f"x has entries up to {largest:.3g}, whose squares float32 cannot hold: rescale it")
-    if not isinstance(members, (list, tuple)) or not members or not all(isinstance(one, Member) for one in members):
-        raise ValueError(f"members is {brief(members)}; expected a list of at least one Member")
+    _refuse_no_members(members)
     integer("epochs", epochs, 1, 2**31)
     integer("batch_size", batch_size, 1, len(x))
     if not callable(build) or isinstance(build, torch.nn.Module):
@@ -428,7 +447,7 @@ def _start(build, members, device):
             modules[-1].log_sigma2.fill_(math.log(member.sigma2))
     stack, M = Stack(modules, device), len(members)
     adam = tuple({name: torch.zeros_like(p) for name, p in stack.parameters.items()} for _ in range(2))
-    betas = [member.beta for member in members]
+    betas = [np.broadcast_to(member.beta, (2**20, 2**20)) for member in members]  # for a benchmark, which has no plan
     return Run(members, stack, adam, {name: np.empty((0, M)) for name in HISTORY}, np.zeros(M, np.int64), betas=betas)
 
 

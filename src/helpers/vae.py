@@ -324,7 +324,7 @@ def architecture(module):
     Unlike torch's text of it, this does not change where a release of torch prints a layer otherwise.
     """
     layers = []
-    for name, layer in module.named_modules():
+    for name, layer in instance("module", module, nn.Module).named_modules():
         constants = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in sorted(vars(layer).items())
@@ -332,18 +332,6 @@ def architecture(module):
         }
         layers.append([name, type(layer).__name__, constants])
     return layers
-
-
-def same_architecture(one, other):
-    """Whether two of `architecture` agree in all constants that both name; a release of torch may add some."""
-    if not isinstance(one, list) or len(one) != len(other):
-        return False
-    for (name, kind, constants), (other_name, other_kind, others) in zip(one, other, strict=True):
-        if (name, kind) != (other_name, other_kind):
-            return False
-        if any(constants[key] != others[key] for key in constants.keys() & others.keys()):
-            return False
-    return True
 
 
 def _is_plain(value):
