@@ -797,6 +797,8 @@ def test_bad_arguments():
         (lambda: optimal_encoder(W, 1.0, 0), "beta is 0.0; expected a number above 0"),
         (lambda: posterior_gap(W * np.nan, 1.0), "W contains NaN"),
         (lambda: posterior_gap(W, -1.0), "sigma2 is -1.0"),
+        (lambda: posterior_gap(np.sign(W) * 1e200, 1.0), r"W reaches 1e\+200; expected at most .*rescale the columns"),
+        (lambda: optimal_encoder(np.sign(W) * 1e200, 1.0), r"W reaches 1e\+200"),
         (lambda: profile_elbo(W[:4], moments, 1.0), r"W has shape \(4, 3\); expected \(6, k\)"),
         (lambda: profile_elbo(W, moments, 0.0), "sigma2 is 0.0"),
         (lambda: profile_gradient(W[:4], moments, 1.0), "W has shape"),

@@ -13,7 +13,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from helpers._validation import finite_array, instance, integer, non_negative, positive
 from helpers.moments import Moments, refuse_below_rounding, svd
-from helpers.ppca import PPCA, refuse_no_residual
+from helpers.ppca import PPCA, checked_decoder, refuse_no_residual
 
 PATIENCE = 30  # `fit` stops when this many updates have not raised the objective beyond rounding,
 MAX_UPDATES = 20_000  # and gives up after so many
@@ -80,7 +80,7 @@ class LinearVAE:
         means = self.V @ Q  # (k, rank + 1)
         error = ((Q - self.W @ means) ** 2).sum() + (self.W**2 @ self.D).sum()  # E|x - mu - W z|^2
         kl = ((means**2).sum() + (self.D - 1 - np.log(self.D)).sum()) / 2
-        self._refuse_below_rounding(moments, Q, error / self.sigma2 + 2 * kl)
+        self._refuse_below_rounding(moments, Q, error / self.sigma2 + (means**2).sum())
         reconstruction = -(error / self.sigma2 + self.mu.size * np.log(2 * np.pi * self.sigma2)) / 2
         return Terms(float(kl), float(reconstruction))
 
@@ -92,13 +92,13 @@ class LinearVAE:
     def gradients(self, moments, beta=1.0):
         """Derivatives of `elbo`: Eqs 20-22 with N = 1, and the one for sigma2 that the paper leaves out."""
         beta = non_negative("beta", beta)
-        self.terms(moments)  # refuses what rounding could decide
         W, V, D, s = self.W, self.V, self.D, self.sigma2
         Q = _deviations(moments, self.mu)
         means = V @ Q
         residual = Q - W @ means
         squares = (W**2).sum(axis=0)  # the diagonal of W^T W
         error = (residual**2).sum() + squares @ D
+        self._refuse_below_rounding(moments, Q, error / s + (means**2).sum())
         return Gradients(
             W=(residual @ means.T - W * D) / s,
             V=(W.T @ residual / s - beta * means) @ Q.T,
@@ -147,11 +147,11 @@ def optimal_encoder(W, sigma2, beta=1.0):
     V : (k, n) ndarray
     D : (k,) ndarray
     """
-    W = finite_array("W", W, ("n", "k"))
-    root = np.sqrt(_theta(sigma2, beta))
-    U, l, Rt = svd(W)  # M, once formed, would have lost a small sigma2
-    V = Rt.T @ ((l / np.hypot(l, root) / np.hypot(l, root))[:, None] * U.T)
-    return V, (root / np.hypot(np.linalg.norm(W, axis=0), root)) ** 2
+    W = checked_decoder(W)
+    theta = _theta(sigma2, beta)
+    U, l, Rt = svd(W)  # W^T W + theta I, once formed, would have lost a small theta
+    V = Rt.T @ ((l / (l**2 + theta))[:, None] * U.T)
+    return V, theta / ((W**2).sum(axis=0) + theta)
 
 
 def posterior_gap(W, sigma2):
@@ -161,7 +161,7 @@ def posterior_gap(W, sigma2):
     Hadamard's inequality: each column of A counts by how much of it lies along the columns before it. Reading
     that part off A = Q R keeps all digits at any sigma2; the two logarithms would cancel.
     """
-    W = finite_array("W", W, ("n", "k"))
+    W = checked_decoder(W)
     A = np.vstack([W, np.sqrt(positive("sigma2", sigma2)) * np.eye(W.shape[1])])
     R = np.linalg.qr(A / np.linalg.norm(A, axis=0), mode="r")
     along = (np.triu(R, 1) ** 2).sum(axis=0)
@@ -176,7 +176,7 @@ def profile_elbo(W, moments, sigma2, beta=1.0):
 
     At `beta` = 1 it is log p - posterior gap.
     """
-    W = finite_array("W", W, (instance("moments", moments, Moments).mean.size, "k"))
+    W = checked_decoder(W, instance("moments", moments, Moments).mean.size)
     V, D = optimal_encoder(W, sigma2, beta)
     return LinearVAE(W, V, D, moments.mean, sigma2).elbo(moments, beta)
 
@@ -187,7 +187,7 @@ def profile_gradient(W, moments, sigma2, beta=1.0):
     C = W W^T + beta sigma2 I, and Mt = diag(W^T W) + beta sigma2 I. It takes the place of Eq. 10, whose last
     term has W M^-1 with the full M.
     """
-    W = finite_array("W", W, (instance("moments", moments, Moments).mean.size, "k"))
+    W = checked_decoder(W, instance("moments", moments, Moments).mean.size)
     model = PPCA(W, moments.mean, _theta(sigma2, beta))
     model._average_mahalanobis(moments)  # refuses what rounding could decide
     PW = model._precision_times_W()

@@ -23,7 +23,8 @@ EPS = np.finfo(float).eps
 BLOCK = 2**22  # entries of the samples that are centred and multiplied at a time
 LARGEST = 1e300  # variance up to which sums over dimensions stay finite
 RESOLVED = 1e-5  # share of an answer that rounding of the covariance may move
-GRADED = 1e-5 / EPS  # ratio of eigenvalues or squared singular values up to which a plain decomposition has them all
+GRADED = 1e-5 / EPS  # ratio of eigenvalues up to which a plain decomposition has them all to 5 digits
+SPREAD = 1e3  # ratio of singular values up to which a plain decomposition has the axes to 13 digits
 REMEDY = "below rounding: rescale the columns"
 
 
@@ -121,9 +122,10 @@ class Moments:
         count, origin = 0, None
         for block in blocks:
             if origin is None:
-                # Between the extremes even after rounding: a constant column has deviations of exactly 0.
-                head = block[:1024]
-                origin = head.mean(axis=0, dtype=np.float64).clip(head.min(axis=0), head.max(axis=0))
+                origin = np.zeros(block.shape[1])
+                if block.dtype != np.uint8:  # whose sums are exact
+                    # Between the extremes even after rounding: a constant column has deviations of exactly 0.
+                    origin = block.mean(axis=0, dtype=np.float64).clip(block.min(axis=0), block.max(axis=0))
                 center, products = np.zeros_like(origin), np.zeros((origin.size, origin.size))
             with np.errstate(over="ignore", invalid="ignore"):  # reported below, by name
                 mean, scatter = _of_bytes(block, origin) if block.dtype == np.uint8 else _about(block, origin)
@@ -193,7 +195,7 @@ def _root(covariance):
 
 def _blocks(name, x, first_row=0, width="n"):
     """Samples (N, n) as blocks of rows, plain arrays of finite numbers; `first_row` is added to a row in messages."""
-    if not (isinstance(x, np.ndarray) or hasattr(x, "chunks")):  # as memory maps, dask and xarray arrays have
+    if not _in_blocks(x):
         x = plain_array(name, x, "samples of shape (N, n)", truth=True)
     shape = _checked_shape(name, x.shape, width)
     whole_numbers = isinstance(x, np.ndarray) and x.dtype == np.uint8
@@ -203,6 +205,11 @@ def _blocks(name, x, first_row=0, width="n"):
         if block.dtype.kind == "f":
             refuse_not_finite(name, block, first_row=first_row + i)
         yield block
+
+
+def _in_blocks(x):
+    """Whether x is to be read in parts: a memory map, or an array of dask, xarray, HDF5 or zarr."""
+    return isinstance(x, np.ndarray) or (hasattr(x, "chunks") and hasattr(x, "shape"))
 
 
 def _checked_shape(name, shape, width="n"):
@@ -239,8 +246,8 @@ def _of_bytes(block, origin):
         total += np.ones(len(deviations), np.float32) @ deviations
         products += deviations.T @ deviations
     # Whole numbers up to here, and up to the division for any block of less than 2^19 rows.
-    mean = (total + 128 * len(block)) / len(block) - origin
-    return mean, (len(block) * products - np.outer(total, total)) / len(block)
+    mean = (total + 128 * len(block)) / len(block)
+    return mean - origin, (len(block) * products - np.outer(total, total)) / len(block)
 
 
 def svd(A):
@@ -250,7 +257,9 @@ def svd(A):
     is slower, finds it to a precision of its own. Those that the entries of A, of any unit, leave at rounding are 0.
     """
     U, values, Vt = np.linalg.svd(A, full_matrices=False)
-    if values[-1] ** 2 * GRADED >= values[0] ** 2:
+    used = np.count_nonzero(A.any(axis=0))  # a collapsed unit has a column of 0
+    values[used:] = 0.0
+    if (values[:used] * SPREAD >= values[0]).all():
         return U, values, Vt
     if A.shape[0] < A.shape[1]:
         V, values, Ut = svd(A.T)
@@ -259,7 +268,7 @@ def svd(A):
     lengths = np.linalg.norm(by_rows, axis=0)
     pivots = np.abs(np.diag(qr(by_rows / np.where(lengths > 0, lengths, 1.0), mode="r", pivoting=True)[0]))
     rank = np.count_nonzero(pivots > rounding(len(A)))
-    if rank == 0 or values[rank - 1] ** 2 * GRADED < values[0] ** 2:
+    if rank == 0 or values[rank - 1] * SPREAD < values[0]:
         scaled, U, V, work, _, _ = dgejsv(A, joba=2, jobu=0, jobv=0, jobr=0, jobt=0, jobp=0)
         values, Vt = scaled * (work[0] / work[1]), V.T
     values[rank:] = 0.0
@@ -277,10 +286,10 @@ def refuse_below_rounding(doubt, size, sigma2, deviations=0.0):
         That average itself, and n for the terms beside it.
     sigma2 : float
     deviations : array_like
-        Those whose squares are averaged, if they were projected: they are rounded to some eps of their length.
+        Those whose squares are averaged, if they were projected: they are rounded, and so are the axes, to some 10 eps.
     """
     with np.errstate(over="ignore"):
-        doubt = doubt + ((16 * EPS / np.sqrt(sigma2) * deviations) ** 2).sum()
+        doubt = doubt + ((64 * EPS / np.sqrt(sigma2) * deviations) ** 2).sum()
     if not np.isfinite(size):
         raise ValueError(f"sigma2 is {sigma2:.3g}, and the squares over it exceed float64: rescale the columns")
     if not doubt <= RESOLVED * size:
@@ -306,7 +315,7 @@ def covariance_eigenvalues(x):
     (n,) ndarray
         Descending; beyond the rank they are 0.
     """
-    if not (isinstance(x, np.ndarray) or hasattr(x, "chunks")):
+    if not _in_blocks(x):
         x = plain_array("x", x, "samples of shape (N, n)", truth=True)
     count, n = _checked_shape("x", x.shape)
     if count >= n:

@@ -17,6 +17,14 @@ STATIONARY = 1e-4  # residual of Eq. 10, in deviations of the model, up to which
 TIE = 1e-6  # relative difference up to which variances are equal, and share of a deviation that is no use
 
 
+def checked_decoder(W, n="n"):
+    """Return `W` as a float64 array (n, k) whose squares stay in float64, or raise ``ValueError``."""
+    W = finite_array("W", W, (n, "k"))
+    if np.abs(W).max() > LARGEST**0.5:
+        raise ValueError(f"W reaches {np.abs(W).max():.3g}; expected at most {LARGEST**0.5:g}: rescale the columns")
+    return W
+
+
 @dataclass(frozen=True, eq=False)
 class PPCA:
     """The model p(x) = N(mu, W W^T + sigma2 I) of Eqs 1 and 5.
@@ -34,12 +42,10 @@ class PPCA:
     sigma2: float
 
     def __post_init__(self):
-        W = finite_array("W", self.W, ("n", "k"))
+        W = checked_decoder(self.W)
         n, k = W.shape
         if k > n:
             raise ValueError(f"W has shape {W.shape}; expected (n, k) with k at most n")
-        if np.abs(W).max() > LARGEST**0.5:
-            raise ValueError(f"W reaches {np.abs(W).max():.3g}; expected at most {LARGEST**0.5:g}: rescale the columns")
         object.__setattr__(self, "W", W)
         object.__setattr__(self, "mu", finite_array("mu", self.mu, (n,)))
         object.__setattr__(self, "sigma2", positive("sigma2", self.sigma2))
@@ -95,11 +101,12 @@ class PPCA:
         """Average of (x - mu)^T C^-1 (x - mu), refused where rounding of the covariance could be seen in it."""
         self._require_same_n(moments)
         # The average of (x - mu)(x - mu)^T is S plus the square of what the mean misses, so one extra column.
-        columns = np.column_stack([moments.root, moments.mean - self.mu])
+        columns = np.column_stack([moments.root, moments.mean - self.mu, np.diag(moments.hidden)])
         with np.errstate(over="ignore"):  # which is refused
-            average = self._mahalanobis(columns).sum()
-            doubt = self._mahalanobis(np.diag(moments.hidden)).sum()
-        refuse_below_rounding(doubt, average + self.mu.size, self.sigma2, columns)
+            squares = self._mahalanobis(columns)
+        n = self.mu.size
+        average, doubt = squares[:-n].sum(), squares[-n:].sum()
+        refuse_below_rounding(doubt, average + n, self.sigma2, columns[:, :-n])
         return average
 
     def _log_normaliser(self):
