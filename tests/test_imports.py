@@ -38,8 +38,9 @@ FLOORS = {  # design: nothing imports upward
         "records",
         "train",
     },
-    "designs": {"_validation", "experiments", "records", "train", "vae"},
-    "studies": {"_validation", "designs", "experiments", "lockstep", "records", "studies", "train", "vae"},
+    "designs": {"_validation", "celeba", "experiments", "records", "spectrum", "train", "vae"},
+    "long_runs": {"_validation", "checkpoint", "designs", "lockstep", "records"},
+    "studies": {"_validation", "designs", "experiments", "lockstep", "long_runs", "records", "studies", "train", "vae"},
 }
 DEEP = {
     "vae",
@@ -48,6 +49,7 @@ DEEP = {
     "train",
     "records",
     "pictures",
+    "long_runs",
     "experiments",
     "designs",
     "studies",

@@ -104,6 +104,7 @@ MIXED = [
     Member(seed=2, learning_rate=3e-4, sigma2=0.5, sigma2_rule="adam", beta=0.5),
     Member(seed=3, learning_rate=1e-3, sigma2=0.2, sigma2_rule="closed form", beta=lambda elapsed: 2 - elapsed / 10),
     Member(seed=0, learning_rate=3e-3, sigma2=0.01, sigma2_rule="adam"),
+    Member(seed=4, learning_rate=1e-3, sigma2=0.1, decay=0.45),
 ]
 MIXED_EPOCHS, MIXED_BATCH = 10, 87  # 20 steps an epoch, more than the noise is drawn for at a time
 
@@ -127,6 +128,8 @@ def textbook(member, x, epochs, batch_size):
     networks = [*model.encoder.parameters(), *model.decoder.parameters()]
     learned = [model.log_sigma2] if member.sigma2_rule == "adam" else []
     optimizer = torch.optim.Adam(networks + learned, lr=member.learning_rate)
+    falling = max(member.decay * epochs, 1e-9)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: min(1.0, (epochs - epoch) / falling))
     images, n = torch.tensor(x / 255, dtype=torch.float32), x.shape[1]
     history = []
     for epoch in range(epochs):
@@ -149,6 +152,7 @@ def textbook(member, x, epochs, batch_size):
             optimizer.step()
             sse = ((output - images[batch]) ** 2).sum(1).mean()
             sums += [(reconstruction - kl).item(), sse.item(), kl.item()]
+        schedule.step()
         elbo, sse, kl = sums / len(batches)
         if member.sigma2_rule == "closed form":
             with torch.no_grad():
@@ -167,9 +171,28 @@ def test_members_are_those_of_a_textbooks_loop(m, together):
     assert_close(found, expected | history, 1e-4)
 
 
+def test_the_learning_rate_falls_over_the_last_share_of_the_epochs():
+    member = Member(learning_rate=0.6, decay=0.3)
+    rates = [member.rate_at(epoch, 10) for epoch in range(10)]
+    np.testing.assert_allclose(rates, [0.6] * 8 + [0.4, 0.2])
+    assert Member(learning_rate=0.6).rate_at(9, 10) == Member(learning_rate=0.6, decay=0.01).rate_at(9, 10) == 0.6
+    assert "decay" not in Member().describe() and member.describe()["decay"] == 0.3
+    for epoch, epochs in ((-1, 10), (10, 10), (0, 0)):
+        with pytest.raises(ValueError, match="epoch"):
+            member.rate_at(epoch, epochs)
+
+
+def test_a_run_that_decays_goes_on_as_if_it_had_not_stopped(tmp_path):
+    members, path = [replace(MIXED[-1], decay=1.0), MIXED[0]], tmp_path / "run"
+    run(members, 4, path=path, budget=0)
+    assert_same_bits(state(run(members, 4, path=path)), state(run(members, 4)))
+    with pytest.raises(ValueError, match="epochs is 4; expected 5"):  # of which the decay is a share
+        run(members, 5, path=path)
+
+
 def test_the_history_says_what_was_set(together):
     sigma2, beta = together.history["sigma2"], together.history["beta"]
-    np.testing.assert_allclose(sigma2[:, :2], [[0.1, 1.0]] * MIXED_EPOCHS, rtol=1e-6)
+    np.testing.assert_allclose(sigma2[:, [0, 1, 5]], [[0.1, 1.0, 0.1]] * MIXED_EPOCHS, rtol=1e-6)
     np.testing.assert_allclose(sigma2[:, 3], together.history["sse"][:, 3] / 64, rtol=1e-6)
     np.testing.assert_allclose(beta[[0, 4, 5, 9], 1], [0.95 / 6, 4.95 / 6, 5.95 / 6, 1.0], rtol=1e-6)
     assert (beta[:, 2] == 0.5).all() and together.stopped == "" and together.epoch == MIXED_EPOCHS
@@ -746,6 +769,8 @@ def test_the_package_is_written_in_the_oldest_python_it_promises():
         ({"seed": 2**32}, "seed is 4294967296; expected an integer"),
         ({"seed": 0.5}, "seed is 0.5; expected an integer"),
         ({"learning_rate": 0}, "learning_rate is 0.0; expected a number above 0"),
+        ({"decay": -0.1}, "decay is -0.1; expected 0 or more"),
+        ({"decay": 1.5}, "decay is 1.5; expected a share of the epochs, 0 to 1"),
         ({"learning_rate": np.inf}, "learning_rate contains NaN or infinity"),
         ({"sigma2": -0.1}, "sigma2 is -0.1; expected a number above 0"),
         ({"sigma2": "small"}, "sigma2 is 'small'; expected numbers"),

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from helpers._validation import brief, instance, integer
+from helpers._validation import brief, instance, integer, non_negative
 
 try:
     import fcntl
@@ -125,6 +125,22 @@ def save(path, run, settings):
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def progress(path):
+    """Epochs done and seconds spent, of the run that `path` holds: (int, float), from the header alone.
+
+    Raises
+    ------
+    ValueError
+        When the file cannot be read as a checkpoint.
+    """
+    try:
+        with safe_open(_file(path), framework="pt") as file:
+            state = json.loads(file.metadata()["state"])
+        return integer("epoch", state["epoch"], 0, 2**31), non_negative("seconds", state["seconds"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no readable checkpoint: {error}. Remove it to start anew") from error
 
 
 def load(path, run, settings, same=lambda name, was, value: was == value):

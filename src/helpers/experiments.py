@@ -253,7 +253,8 @@ def _pictures(stack, x, device):
 @np.errstate(over="ignore")  # a history that grows beyond float32 is stored as infinity
 def _dataset(run, evaluations, members):
     described = [member.describe(values) for member, values in zip(run.members, run.betas, strict=True)]
-    table = {f"set_{key}": ("member", np.array([row[key] for row in described])) for key in described[0]}
+    keys = max(described, key=len)  # decay stands only where there is one
+    table = {f"set_{key}": ("member", np.array([row.get(key, 0.0) for row in described])) for key in keys}
     table["diverged"] = ("member", run.diverged.astype(np.int32))
     for name in FINAL:
         table[name] = ("member", np.array([one[name] for one in evaluations], np.float64))

@@ -122,10 +122,13 @@ class Lockstep:
         self.views = [p.detach().unbind() for p in self.run.stack.parameters.values()]
         groups = {}
         for m, member in enumerate(self.run.members):
-            groups.setdefault(member.learning_rate, []).extend(views[m] for views in self.views)
-        groups = [{"params": views, "lr": rate} for rate, views in groups.items()]
+            group = groups.setdefault((member.learning_rate, member.decay), {"params": [], "member": member})
+            group["params"].extend(views[m] for views in self.views)
+            # A number is part of a CUDA graph; what changes has to be a tensor there.
+            changes = member.decay and self.device.type == "cuda"
+            group["lr"] = torch.tensor(member.learning_rate, device=self.device) if changes else member.learning_rate
         self.optimizer = torch.optim.Adam(
-            groups, fused=self.device.type in FUSED, capturable=self.device.type == "cuda"
+            list(groups.values()), fused=self.device.type in FUSED, capturable=self.device.type == "cuda"
         )
         for name, views in zip(self.run.stack.parameters, self.views, strict=True):
             for view, *averages in zip(views, *(average[name].unbind() for average in self.run.adam), strict=True):
@@ -143,6 +146,12 @@ class Lockstep:
         generators = [self._generator(member.seed) for member in members]
         order = [torch.randperm(len(self.data), generator=g, device=self.device) for g in generators]
         order = torch.stack(order)[:, : self.steps * size].reshape(len(members), self.steps, size)
+        for group in self.optimizer.param_groups:
+            rate = group["member"].rate_at(run.epoch, len(run.betas[0]))
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         self.totals.zero_()
         with _products_in(self.precision):
             for first in range(0, self.steps, CHUNK):

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 try:
@@ -31,7 +32,7 @@ except ModuleNotFoundError as error:
         sys.exit(f"error: {missing}")
     raise ModuleNotFoundError(missing, name="torch") from error
 
-from helpers import experiments, records
+from helpers import experiments, long_runs, records
 from helpers._validation import brief, instance, integer
 from helpers.designs import STUDIES, find
 from helpers.lockstep import PRECISIONS
@@ -215,9 +216,17 @@ def _parser():
         metavar="M",
         help="with --processes or --scheduler: members a block, trained in lock-step (default: 1)",
     )
+    queue = argparse.ArgumentParser(add_help=False)
+    queue.add_argument("list", type=Path, help="a file of lines `study profile A:B [precision]`, in order")
+    queue.add_argument("--out", type=Path, default=Path("runs"), help="folder of checkpoints and records")
+    queue.add_argument("--processes", type=int, default=1, metavar="N", help="so many at a time (default: 1)")
+    queue.add_argument("--device", default="cpu", help="(default: cpu)")
+    queue.add_argument("--nice", type=int, default=19, help="their priority, 0 as this command's to 19, the lowest")
+    queue.add_argument("--show", action="store_true", help="only say what is done, what is left and how long it takes")
     command("list", "Print what studies there are, with their profiles.")
     command("run", "Train, evaluate and record members of a study.", [running])
     command("resume", "Go on with a run that was stopped or killed; what it has recorded is left alone.", [running])
+    command("queue", "Work through a list of members, at a low priority; again, it goes on.", [queue])
     command("show", "Print the record of a study, from --out or, where it is not there, from the package.", [shared])
     return parser
 
@@ -245,7 +254,7 @@ def main(arguments=None):
     with _signals(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         try:
-            return {"list": _list, "show": _show}.get(options.command, _run)(options)
+            return {"list": _list, "show": _show, "queue": _queue}.get(options.command, _run)(options)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -281,6 +290,17 @@ def _list(options):
                 print(f"    {profile}: follows from other records")
             else:
                 print(f"    {profile}: {len(plan.members)} members, {plan.epochs} epochs of {plan.data}")
+    return 0
+
+
+def _queue(options):
+    entries = long_runs.read(options.list)
+    if not options.show:
+        _writable(options.out)
+        print(long_runs.report(entries, options.out, options.processes), flush=True)
+        settings = (options.processes, options.device, options.nice, partial(print, flush=True))
+        long_runs.work(entries, options.out, *settings)
+    print(long_runs.report(entries, options.out, options.processes))
     return 0
 
 

@@ -74,6 +74,8 @@ class Member:
         Weight of the KL term, or its schedule: a function of the epochs elapsed, fractions included. It is read at
         every step before the training begins. A frozen dataclass of numbers says what it is; what any other function
         is, its values say.
+    decay : float
+        Share of the epochs, the last ones, over which the learning rate falls linearly towards 0; 0 to 1.
     """
 
     seed: int = 0
@@ -81,13 +83,17 @@ class Member:
     sigma2: float = 1.0
     sigma2_rule: str = "fixed"
     beta: float | Callable[[float], float] = 1.0
+    decay: float = 0.0
 
     def __post_init__(self):
         checked = {
             "seed": integer("seed", self.seed, 0, 2**32 - 1),
             "learning_rate": positive("learning_rate", self.learning_rate),
             "sigma2": positive("sigma2", self.sigma2),
+            "decay": non_negative("decay", self.decay),
         }
+        if checked["decay"] > 1:
+            raise ValueError(f"decay is {self.decay}; expected a share of the epochs, 0 to 1")
         if not isinstance(self.sigma2_rule, str) or self.sigma2_rule not in RULES:
             raise ValueError(f"sigma2_rule is {brief(self.sigma2_rule)}; expected one of {RULES}")
         if isinstance(self.beta, type):
@@ -104,8 +110,14 @@ class Member:
         elapsed = non_negative("elapsed", elapsed)
         return self.beta(elapsed) if callable(self.beta) else self.beta
 
+    def rate_at(self, epoch, epochs):
+        """The learning rate in an epoch, counted from 0, of so many."""
+        integer("epoch", epoch, 0, integer("epochs", epochs, 1, 2**31) - 1)
+        falling = self.decay * epochs
+        return self.learning_rate * min(1.0, (epochs - epoch) / falling if falling else 1.0)
+
     def describe(self, values=None):
-        """The settings as plain values, the same in every process; beta as text.
+        """The settings as plain values, the same in every process; beta as text, and decay only where there is one.
 
         A schedule that does not say what it is stands there under its name, and with a digest of `values`, (epochs,
         steps), where these are given: what it was at every step.
@@ -115,7 +127,8 @@ class Member:
             beta = getattr(beta, "__qualname__", type(beta).__qualname__)
             if values is not None:
                 beta = f"{beta}, sha256 {_digest(values)[:16]} of {len(values)} epochs"
-        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "beta": str(beta)}
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"beta": str(beta)}
+        return settings if self.decay else {name: value for name, value in settings.items() if name != "decay"}
 
 
 def _says_itself(beta):
@@ -283,6 +296,8 @@ def train(
         "precision": precision,
         "beta": [_identity(member, values) for member, values in zip(members, betas, strict=True)],
     }
+    if any(member.decay for member in members):
+        settings["epochs"] = epochs  # of which it is a share
     with contextlib.ExitStack() as held:
         if path is not None:
             held.enter_context(checkpoint.alone(path))
@@ -485,7 +500,8 @@ def _interrupts():
     def ask(number, frame):
         give_back()
         asked.set()
-        tqdm.write("Stopping after this epoch; interrupt again to stop at once.", file=sys.stderr)
+        with contextlib.suppress(OSError):  # whoever hung up may have taken the terminal, or the pipe, along
+            tqdm.write("Stopping after this epoch; interrupt again to stop at once.", file=sys.stderr)
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # not every system has them all
