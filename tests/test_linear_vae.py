@@ -1,5 +1,7 @@
 """The linear VAE against autograd, finite differences, Monte Carlo and pPCA; and the paper's misprints."""
 
+from fractions import Fraction
+
 import mpmath
 import numpy as np
 import pytest
@@ -825,3 +827,10 @@ def test_float32_and_integers_are_taken_in():
     assert posterior_gap(W.astype(np.float32), 1) == posterior_gap(W, 1.0)
     W[0, 0] = 9
     assert ints.W[0, 0] == 1  # a copy
+
+
+def test_a_fraction_is_a_weight_as_any_other():
+    W, moments = np.array([[1.0, 0.5], [0.0, 2.0], [1.0, 0.0]]), Moments(np.zeros(3), np.diag([3.0, 2.0, 1.0]), 10)
+    found = profile_gradient(W, moments, 0.5, Fraction(1, 2))
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, profile_gradient(W, moments, 0.5, 0.5))

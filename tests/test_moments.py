@@ -176,8 +176,8 @@ def check_denominator(module):
     [
         ("asymmetry > 1e-10 *", "asymmetry > 1e-2 *"),
         ("asymmetry > 1e-10 *", "asymmetry > 1e-14 *"),
-        ("np.abs(rest).max() > 10 * rounding(n)", "np.abs(rest).max() > 1e4 * rounding(n)"),
-        ("np.abs(rest).max() > 10 * rounding(n)", "np.abs(rest).max() > 1e-4 * rounding(n)"),
+        ("np.abs(rest).max() > 10 * _rounding(n)", "np.abs(rest).max() > 1e4 * _rounding(n)"),
+        ("np.abs(rest).max() > 10 * _rounding(n)", "np.abs(rest).max() > 1e-4 * _rounding(n)"),
         ("products / count, count)", "products / (count - 1), count)"),
         ("found / count, (0", "found / (count - 1), (0"),
         ("np.outer(total, total)) / len(block)", "np.outer(total, total)) / (len(block) - 1)"),

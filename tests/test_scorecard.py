@@ -51,6 +51,8 @@ def test_a_verdict_comes_of_booleans_alone(holds):
     card = Scorecard("09_x")
     with pytest.raises(ValueError, match=r"holds is .*expected a list of booleans, or None"):
         card.claim("Figure 1", "a", holds, "1", "2", "quick")
+    with pytest.raises(ValueError, match="holds is"):
+        card.claim("Figure 1", "a", holds, "1", "2", "quick", undecided="it still rises")
     assert not card.rows
 
 

@@ -6,6 +6,7 @@ import types
 import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
@@ -111,12 +112,12 @@ def test_known_answers(check):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("_eigenvalues(eigenvalues) > _theta", "_eigenvalues(eigenvalues) >= _theta"),
-        ('theta = positive("beta", beta) * positive("sigma2", sigma2)', 'theta = positive("sigma2", sigma2)'),
+        ("_eigenvalues(eigenvalues) > weighed", "_eigenvalues(eigenvalues) >= weighed"),
+        ("theta = weighed(sigma2, beta)", "theta = weighed(sigma2, 1.0)"),
         ("theta / np.maximum(_eigenvalues(eigenvalues), theta)", "theta / (_eigenvalues(eigenvalues) + theta)"),
         ("encoder_variances(eigenvalues, sigma2, beta)) / 2)", "encoder_variances(eigenvalues, sigma2)) / 2)"),
         ("encoder_variances(eigenvalues, sigma2, beta)) / 2)", "encoder_variances(eigenvalues, sigma2, beta)))"),
-        ("np.minimum(eigenvalues[:k], _theta(sigma2, beta))", "np.minimum(eigenvalues[:k], sigma2)"),
+        ("np.minimum(eigenvalues[:k], weighed(sigma2, beta))", "np.minimum(eigenvalues[:k], sigma2)"),
         (".sum() + eigenvalues[k:].sum()", ".sum()"),
         ("error = distortion(eigenvalues, k, sigma2, beta)", "error = distortion(eigenvalues, k, sigma2)"),
         ("rate = kl(eigenvalues[:k], sigma2, beta)", "rate = kl(eigenvalues[:k], sigma2)"),
@@ -128,8 +129,8 @@ def test_known_answers(check):
         ("free = n - beta * np.arange(k + 1)", "free = n - np.arange(k + 1)"),
         ("0.0)[: k + 1]", "0.0)[1 : k + 2]"),
         ("free[free > 0]).min()", "free[free > 0]).max()"),
-        ("distortion(eigenvalues, k, sigma2, beta) / np.size", "distortion(eigenvalues, k, sigma2) / np.size"),
-        ("beta) / np.size(eigenvalues)", "beta) / (np.size(eigenvalues) - 1)"),
+        ("distortion(eigenvalues, k, sigma2, beta) / _", "distortion(eigenvalues, k, sigma2) / _"),
+        ("beta) / _eigenvalues(eigenvalues).size", "beta) / (_eigenvalues(eigenvalues).size - 1)"),
         ("D = encoder_variances(eigenvalues, sigma2, beta)", "D = encoder_variances(eigenvalues, sigma2)"),
         ("chdtri(1, delta) - 1", "chdtri(1, 0.01) - 1"),
         ("chdtri(1, delta) - 1", "chdtri(1, delta)"),
@@ -336,3 +337,7 @@ def test_bad_arguments(call, message):
 def test_what_leaves_float64_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_tensor_of_eigenvalues_is_counted_as_well():
+    assert spectrum.tuned_sigma2(torch.tensor(LAM), 2, 0.5) == spectrum.tuned_sigma2(LAM, 2, 0.5)

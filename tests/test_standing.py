@@ -59,6 +59,29 @@ def test_a_run_decides_only_what_it_is_fit_for():
     assert standing.fell(a_record(high, sse=sse)).tolist() == [False, True]
 
 
+def test_a_member_that_diverged_changes_no_other_slope_and_decides_nothing():
+    history = np.arange(50.0)[:, None] * [0.25, 1.0]
+    history[-3:, 1] = np.nan
+    slopes = standing.slope(history)
+    assert slopes[0] == 25.0 and np.isnan(slopes[1])
+    assert "σ² = 0.1 still changes by nan" in standing.undecided(a_record((30.0, 50.0)), LAM, 1e9, history)
+    assert "σ² = 0.5 ends nan nats below" in standing.undecided(a_record((np.nan, 50.0)), LAM, 1e9, np.ones((9, 2)))
+
+
+def test_a_record_and_a_history_are_what_they_say():
+    for call in (standing.linear_floor, standing.describe, lambda *two: standing.undecided(*two, 1.0)):
+        with pytest.raises(ValueError, match=r"record is Moments.*; expected Dataset"):
+            call(MOMENTS, LAM)
+        with pytest.raises(ValueError, match=r"record lacks .*set_sigma2"):
+            call(a_record().drop_vars("set_sigma2"), LAM)
+        with pytest.raises(ValueError, match="eigenvalues"):
+            call(a_record(), "nonsense")
+    with pytest.raises(ValueError, match="record lacks history_sse"):
+        standing.fell(a_record().drop_vars("history_sse"))
+    with pytest.raises(ValueError, match="history has 3 columns; expected one for each of 2 members"):
+        standing.undecided(a_record(), LAM, 1.0, np.ones((9, 3)))
+
+
 def test_a_difference_is_a_number():
     with pytest.raises(ValueError, match="difference"):
         standing.undecided(a_record(), LAM, np.nan)

@@ -8,8 +8,24 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+import xarray as xr
 
-from helpers._validation import finite_array, instance, integer, non_negative, plain_array, positive
+from helpers._validation import (
+    file_of,
+    finite_array,
+    folder_to_write,
+    instance,
+    integer,
+    non_negative,
+    one_of,
+    path_of,
+    plain_array,
+    positive,
+    record_with,
+    refuse_below_rounding,
+    weighed,
+    words,
+)
 
 X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 SAME = {
@@ -115,3 +131,58 @@ def test_numbers():
             integer("k", bad, 1, 3)
     with pytest.raises(ValueError, match="m is 1, of type int; expected dict or list"):
         instance("m", 1, (dict, list))
+
+
+def test_a_product_that_leaves_float64_is_refused():
+    assert weighed(0.5, Fraction(1, 2)) == 0.25
+    for sigma2, beta in ((1e-300, 1e-300), (1e300, 1e300)):
+        with pytest.raises(ValueError, match=r"^beta times sigma2"):
+            weighed(sigma2, beta)
+
+
+def test_entries_too_large_for_what_follows_are_refused():
+    assert finite_array("W", [-3.0, 2.0], (2,), largest=3).tolist() == [-3.0, 2.0]
+    with pytest.raises(ValueError, match=r"W reaches 4; expected at most 3: rescale the columns"):
+        finite_array("W", [-4.0, 2.0], (2,), largest=3)
+
+
+@pytest.mark.parametrize(("doubt", "refused"), [(0.9e-5, False), (1.1e-5, True), (np.nan, True), (np.inf, True)])
+def test_what_rounding_hides_is_refused_from_a_share_of_the_answer(doubt, refused):
+    if not refused:
+        return refuse_below_rounding(doubt, 1.0, 0.5)
+    with pytest.raises(ValueError, match=r"sigma2 is 0.5.*below rounding: rescale the columns"):
+        refuse_below_rounding(doubt, 1.0, 0.5)
+
+
+def test_words_and_choices():
+    assert words("claim", "a") == one_of("kind", "a", ("a", "b")) == "a"
+    for bad in ("", None, 1, b"a", ["a"]):
+        with pytest.raises(ValueError, match=r"claim is .*; expected words"):
+            words("claim", bad)
+        with pytest.raises(ValueError, match=r"kind is .*; expected one of a, b"):
+            one_of("kind", bad, {"a": 1, "b": 2})
+
+
+def test_paths_and_folders(tmp_path):
+    assert path_of("path", "a/b").name == file_of("path", tmp_path / "b").name == "b"
+    assert folder_to_write("folder", tmp_path / "new" / "er").is_dir()
+    (tmp_path / "file").touch()
+    for bad in ("", None, 1, b"a", True):
+        for check in (path_of, file_of, folder_to_write):
+            with pytest.raises(ValueError, match=r"^p is "):
+                check("p", bad)
+    for bad in ("/", "."):
+        with pytest.raises(ValueError, match="expected the name of a file"):
+            file_of("path", bad)
+    with pytest.raises(ValueError, match="expected a folder that can be written into"):
+        folder_to_write("folder", tmp_path / "file")
+
+
+def test_a_record_has_its_variables():
+    record = xr.Dataset({"elbo": ("member", [1.0])})
+    assert record_with(record, "elbo") is record
+    with pytest.raises(ValueError, match="record lacks kl, sse; expected"):
+        record_with(record, "kl", "elbo", "sse")
+    for bad in (None, {"elbo": 1}, record.elbo):
+        with pytest.raises(ValueError, match=r"record is .*; expected Dataset"):
+            record_with(bad, "elbo")

@@ -7,9 +7,15 @@ masked array, text, dates, booleans.
 """
 
 import numbers
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
+EPS = np.finfo(float).eps
+RESOLVED = 1e-5  # share of an answer that rounding of the covariance may move
+REMEDY = "below rounding: rescale the columns"
 WHOLE = (np.ndarray, np.memmap, np.matrix)  # of NumPy's classes those whose entries are all that they mean
 
 
@@ -82,7 +88,7 @@ def _from_objects(array):
     return numbers_of
 
 
-def finite_array(name, value, shape, truth=False):
+def finite_array(name, value, shape, truth=False, largest=np.inf):
     """Return `value` as a new float64 array of the given shape, or raise ``ValueError``.
 
     Parameters
@@ -93,6 +99,8 @@ def finite_array(name, value, shape, truth=False):
         As for `plain_array`.
     shape : tuple
         One entry per axis: an int to require that length, a str (say ``"N"``) to accept any positive length.
+    largest : float
+        Size of an entry up to which what is done with the array stays in float64.
     """
     expected = "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
     array = plain_array(name, value, f"numbers of shape {expected}", truth)
@@ -104,6 +112,8 @@ def finite_array(name, value, shape, truth=False):
         raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
     array = np.array(array, dtype=np.float64)
     refuse_not_finite(name, array, f"finite numbers of shape {expected}")
+    if (reached := np.abs(array).max(initial=0.0)) > largest:
+        raise ValueError(f"{name} reaches {reached:.3g}; expected at most {largest:g}: rescale the columns")
     return array
 
 
@@ -119,6 +129,30 @@ def refuse_not_finite(name, array, expected="finite numbers", first_row=0):
         at = ", ".join(str(i + first_row * (axis == 0)) for axis, i in enumerate(place))
         where = f", first {value} at [{at}], {bad.sum()} of {array.size} entries" if array.ndim else ""
         raise ValueError(f"{name} contains NaN or infinity{where}; expected {expected}")
+
+
+def refuse_below_rounding(doubt, size, sigma2, deviations=0.0):
+    """Raise ``ValueError`` when what rounding hides could be seen in an answer.
+
+    Parameters
+    ----------
+    doubt : float
+        What `Moments.hidden` would add to an average of squares over sigma2.
+    size : float
+        That average itself, and n for the terms beside it.
+    sigma2 : float
+    deviations : array_like
+        Those whose squares are averaged, if they were projected: they are rounded, and so are the axes, to some 10 eps.
+    """
+    with np.errstate(over="ignore"):
+        doubt = doubt + ((64 * EPS / np.sqrt(sigma2) * deviations) ** 2).sum()
+    if not np.isfinite(size):
+        raise ValueError(f"sigma2 is {sigma2:.3g}, and the squares over it exceed float64: rescale the columns")
+    if not doubt <= RESOLVED * size:
+        raise ValueError(
+            f"sigma2 is {sigma2:.3g}, where rounding may be {doubt:.2g} of {size:.2g}: {REMEDY}, or take a larger "
+            "sigma2"
+        )
 
 
 def instance(name, value, kind):
@@ -145,8 +179,61 @@ def non_negative(name, value):
     return number
 
 
+def weighed(sigma2, beta):
+    """beta sigma2, a float, or raise ``ValueError`` unless both and their product are finite and above 0."""
+    return positive("beta times sigma2", positive("beta", beta) * positive("sigma2", sigma2))
+
+
 def integer(name, value, low, high):
     """Return `value` as an int, or raise ``ValueError`` unless it is an integer from `low` to `high`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, (bool, np.timedelta64)) or not low <= value <= high:
         raise ValueError(f"{name} is {brief(value)}; expected an integer from {low} to {high}")
     return int(value)
+
+
+def words(name, value):
+    """Return `value`, or raise ``ValueError`` unless it is text, and not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} is {brief(value)}; expected words")
+    return value
+
+
+def one_of(name, value, options):
+    """Return `value`, or raise ``ValueError`` unless it is one of these texts."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} is {brief(value)}; expected one of {', '.join(options)}")
+    return value
+
+
+def path_of(name, value, expected="a path"):
+    """Return `value` as a path, or raise ``ValueError`` unless it is one, or text, and not empty."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or isinstance(os.fspath(value), bytes):
+        raise ValueError(f"{name} is {brief(value)}; expected {expected}")
+    return Path(value)
+
+
+def file_of(name, value):
+    """The same for a path that ends in the name of a file."""
+    if not path_of(name, value, "the name of a file").name:
+        raise ValueError(f"{name} is {brief(value)}; expected the name of a file")
+    return Path(value)
+
+
+def folder_to_write(name, value):
+    """The folder as a path, made where it was not; ``ValueError`` where it cannot be, or cannot be written into."""
+    folder = path_of(name, value)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"{name} is {folder}; expected a folder that can be written into: {error}") from error
+
+
+def record_with(record, *variables):
+    """Return a record, or raise ``ValueError`` unless it is a data set with these variables."""
+    if not hasattr(record, "data_vars"):  # a Dataset, without importing xarray
+        raise ValueError(f"record is {brief(record)}, of type {type(record).__name__}; expected Dataset")
+    if missing := [name for name in variables if name not in record]:
+        raise ValueError(f"record lacks {', '.join(missing)}; expected what a run of a study records")
+    return record

@@ -18,6 +18,7 @@ from helpers.moments import Moments
 # Nats: log_marginal doubles its nodes until no sample changes by more, a tenth of what it promises, since two rules
 # may agree by chance.
 LAST_CHANGE = 1e-10
+MISSED = 1e-3  # share of either side by which the equations of the best encoder may be missed: the ELBO is flat there
 LARGEST = 1e100  # entries whose squares and products float64 holds
 MOST_NODES = {1: 16384, 2: 512, 3: 64}  # along each of k axes, where log_marginal gives up
 CHUNK = 2**21  # numbers held at a time
@@ -31,10 +32,7 @@ def _checked(x, W, mu, name="x"):
 
 
 def _moderate(name, value, shape):
-    array = finite_array(name, value, shape)
-    if np.abs(array).max() > LARGEST:
-        raise ValueError(f"{name} has an entry of size {np.abs(array).max():.3g}; expected at most {LARGEST:g}")
-    return array
+    return finite_array(name, value, shape, largest=LARGEST)
 
 
 def _unit_interval(name, x):
@@ -91,9 +89,14 @@ def logit_normal_log_density(y, W, mu):
     axes, l, _ = np.linalg.svd(W)
     if W.shape[1] < len(W) or l.min() <= len(W) * np.finfo(float).eps * l.max():
         raise ValueError(f"W has shape {W.shape} and rank below n = {len(W)}; expected rank n, or y has no density")
-    along = (np.log(y) - np.log1p(-y) - mu) @ axes / l
+    with np.errstate(over="ignore"):  # which is refused
+        squares = (((np.log(y) - np.log1p(-y) - mu) @ axes / l) ** 2).sum(axis=1)
+    if not np.isfinite(squares).all():
+        raise ValueError(
+            f"W has the singular value {l.min():.3g}, at which log f(y) exceeds float64: expected larger ones"
+        )
     log_det = len(W) * np.log(2 * np.pi) + 2 * np.log(l).sum()
-    return -(log_det + (along**2).sum(axis=1)) / 2 - (np.log(y) + np.log1p(-y)).sum(axis=1)
+    return -(log_det + squares) / 2 - (np.log(y) + np.log1p(-y)).sum(axis=1)
 
 
 def log_marginal(x, W, mu):
@@ -321,6 +324,11 @@ def optimal_encoder(x, W, mu, beta=1.0):
     and 1 / v_j = 1 + sum_i w_ij^2 E[y_i (1 - y_i)] / beta; the means are moved by Newton's method and the variances
     to what the second equation asks for, with steps halved until the objective does not fall. They stop when
     they move by less than 1e-7; the ELBO, flat at its maximum, is then as good as exact.
+
+    Raises
+    ------
+    ValueError
+        When the two equations do not hold where the steps end, since rounding decides them: beta is tiny, or W huge.
     """
     x, W, mu = _checked(x, W, mu)
     k, beta = W.shape[1], positive("beta", beta)
@@ -334,7 +342,10 @@ def optimal_encoder(x, W, mu, beta=1.0):
     for _ in range(500):
         m, log_v = state[rows, :k], state[rows, k:]
         _, y, spread = gaussian_logistic(*_logit_moments(W, mu, m, np.exp(log_v)))
-        mean_step, _ = _newton_step(x[rows], y, spread, W, m, beta)
+        try:
+            mean_step, _ = _newton_step(x[rows], y, spread, W, m, beta)
+        except np.linalg.LinAlgError:  # next to a beta this small the curvature is rounding: refused below
+            break
         step = np.hstack([mean_step, -np.log1p(spread @ W**2 / beta) - log_v])
         moved, best[rows] = _ascend(partial(value, rows), state[rows], step, best[rows])
         moving = np.abs(moved - state[rows]).max(axis=1) > 1e-7
@@ -342,7 +353,16 @@ def optimal_encoder(x, W, mu, beta=1.0):
         rows = rows[moving]
         if rows.size == 0:
             break
-    return state[:, :k], np.exp(state[:, k:])
+    m, v = state[:, :k], np.exp(state[:, k:])
+    _, y, spread = gaussian_logistic(*_logit_moments(W, mu, m, v))
+    off = np.abs(beta * m - (x - y) @ W) > MISSED * (np.abs(x - y) @ np.abs(W))
+    off |= ~(np.abs(v * (1 + spread @ W**2 / beta) - 1) <= MISSED)
+    if off.any():
+        raise ValueError(
+            f"beta is {beta:g} beside W up to {np.abs(W).max():.3g}, where rounding decides the encoder of sample "
+            f"{off.any(axis=1).argmax()}: expected a larger beta or a smaller W"
+        )
+    return m, v
 
 
 def collapse_threshold(x):

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers._validation import instance
-from helpers.data import _answered, _folder_to_write, _one_of, cache_folder, sha256, write_npz
+from helpers._validation import folder_to_write, instance, one_of
+from helpers.data import _answered, cache_folder, sha256, write_npz
 from helpers.moments import covariance_eigenvalues
 
 SPLITS = ("train", "valid", "test")  # as CelebA numbers its partitions
@@ -51,7 +51,7 @@ def faces(split="train"):
     FileNotFoundError
         When there is neither, and nothing could be downloaded; the message says what to put where.
     """
-    _one_of("split", split, SPLITS)
+    one_of("split", split, SPLITS)
     roots = [Path(root) for root in (os.environ.get("BOOK_DATA"), cache_folder()) if root]
     for root in roots:
         for pack in (root / "CelebA64" / name for name in ("celeba_64.npz", _part_name(split))):
@@ -148,10 +148,10 @@ def _part_name(split):
 
 def write_part(source, split, folder):
     """Write the pack of one part alone, from a pack of more; returns its path. It is what a GPU machine needs."""
-    jpegs = _jpegs(source, _one_of("split", split, SPLITS))
+    jpegs = _jpegs(source, one_of("split", split, SPLITS))
     if not jpegs:
         raise ValueError(f"{source} is a pack without {split} images; expected some")
-    path = _folder_to_write("folder", folder) / _part_name(split)
+    path = folder_to_write("folder", folder) / _part_name(split)
     arrays = {
         "jpeg": np.frombuffer(b"".join(jpegs), np.uint8),
         "offsets": np.cumsum([0, *map(len, jpegs)]),
@@ -169,7 +169,7 @@ def eigenvalues():
 
 def record_eigenvalues(folder):
     """Write the record of `eigenvalues` into `folder`: some minutes, and gigabytes of memory."""
-    folder, x = _folder_to_write("folder", folder), faces("train")
+    folder, x = folder_to_write("folder", folder), faces("train")
     if len(x) != PACKED["train"][0]:
         raise ValueError(f"there are {len(x)} training images; expected the {PACKED['train'][0]} of the pack")
     found = covariance_eigenvalues(x.reshape(len(x), -1)) / 255**2

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from helpers._validation import brief, instance, integer, non_negative
+from helpers._validation import brief, file_of, instance, integer, non_negative
 
 try:
     import fcntl
@@ -34,7 +34,7 @@ def alone(path):
     OSError
         When another holds it, or nothing can be written there.
     """
-    path = _file(path)
+    path = file_of("path", path)
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,6 @@ def alone(path):
         with contextlib.suppress(OSError):
             lock.unlink()
         os.close(descriptor)
-
-
-def _file(path):
-    if not Path(instance("path", path, (str, os.PathLike))).name:
-        raise ValueError(f"path is {brief(path)}; expected the name of a file")
-    return Path(path)
 
 
 def _text(settings):
@@ -96,7 +90,7 @@ def save(path, run, settings):
     OSError
         When it cannot be written, say because the disk is full; what was at `path` stays.
     """
-    path, settings = _file(path), json.loads(_text(settings))
+    path, settings = file_of("path", path), json.loads(_text(settings))
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in _tensors(run)}
     state = {
         "format": FORMAT,
@@ -136,7 +130,7 @@ def progress(path):
         When the file cannot be read as a checkpoint.
     """
     try:
-        with safe_open(_file(path), framework="pt") as file:
+        with safe_open(file_of("path", path), framework="pt") as file:
             state = json.loads(file.metadata()["state"])
         return integer("epoch", state["epoch"], 0, 2**31), non_negative("seconds", state["seconds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -162,8 +156,10 @@ def load(path, run, settings, same=lambda name, was, value: was == value):
         When the file cannot be read, is damaged, is of another format, or was made with other settings; the message
         says which. The run is left as it was.
     """
-    path, expected = _file(path), json.loads(_text(settings))
+    path, expected = file_of("path", path), json.loads(_text(settings))
     _refuse_no_run(run)
+    if not callable(same):
+        raise ValueError(f"same is {brief(same)}; expected a function of a setting's name and two values of it")
     try:
         path.open("rb").close()  # safetensors calls a file that may not be read one that is not there
     except PermissionError as error:

@@ -20,7 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers._validation import brief, finite_array, instance, integer, plain_array, positive, refuse_not_finite
+from helpers._validation import (
+    brief,
+    file_of,
+    finite_array,
+    folder_to_write,
+    instance,
+    integer,
+    one_of,
+    plain_array,
+    positive,
+    refuse_not_finite,
+)
 from helpers.moments import Moments
 
 MNIST_FILES = {
@@ -127,30 +138,6 @@ def cache_folder():
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "posterior-collapse-book"
 
 
-def _one_of(name, value, options):
-    """Return `value`, or raise ``ValueError`` unless it is one of these texts."""
-    if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name} is {brief(value)}; expected one of {options}")
-    return value
-
-
-def _folder_to_write(name, value):
-    """The folder as a path, made where it was not; ``ValueError`` where it cannot be, or cannot be written into."""
-    folder = _path(name, value)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise ValueError(f"{name} is {folder}; expected a folder that can be written into: {error}") from error
-
-
-def _path(name, value):
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or isinstance(os.fspath(value), bytes):
-        raise ValueError(f"{name} is {brief(value)}; expected a path")
-    return Path(value)
-
-
 def mnist(split="train"):
     """MNIST images, (60000, 28, 28) or (10000, 28, 28) uint8, for `split` ``"train"`` or ``"test"``.
 
@@ -163,7 +150,7 @@ def mnist(split="train"):
     FileNotFoundError
         When the file is nowhere and cannot be fetched. The message says what to put where.
     """
-    name, published, count = MNIST_FILES[_one_of("split", split, sorted(MNIST_FILES))]
+    name, published, count = MNIST_FILES[one_of("split", split, sorted(MNIST_FILES))]
     cached, content = _raw(cache_folder()) / name, None
     if os.environ.get("BOOK_DATA") and (path := _raw(os.environ["BOOK_DATA"]) / name).is_file():
         content = _verified(path, published, ours=False)
@@ -241,7 +228,7 @@ def mnist_moments(which="train"):
     Moments
         From exact integer sums: the covariance is rounded once, when it is divided.
     """
-    _one_of("which", which, sorted(MOMENT_RECORDS))
+    one_of("which", which, sorted(MOMENT_RECORDS))
     with np.load(io.BytesIO((files("helpers") / "records" / MOMENT_RECORDS[which]).read_bytes())) as record:
         total, products, count = record["total"].astype(np.int64), record["products"], int(record["count"])
     n = total.size
@@ -273,7 +260,7 @@ def integer_sums(images):
 
 def record_mnist_moments(folder):
     """Write both moment records into `folder`; the same bytes every time with one version of zlib."""
-    folder, images = _folder_to_write("folder", folder), mnist("train")
+    folder, images = folder_to_write("folder", folder), mnist("train")
     indices = mnist_subset_indices()
     for which, chosen in (("train", images), ("subset", images[indices])):
         total, products = integer_sums(chosen)
@@ -291,7 +278,7 @@ def record_mnist_moments(folder):
 def write_npz(path, arrays):
     """Write a dict of arrays, which hold no Python objects, beside its place, and move it there when it is whole."""
     path, arrays = (
-        _path("path", path),
+        file_of("path", path),
         {name: np.asarray(value) for name, value in instance("arrays", arrays, dict).items()},
     )
     for name, array in arrays.items():
@@ -299,7 +286,7 @@ def write_npz(path, arrays):
             raise ValueError(
                 f"arrays has {brief(name)} with dtype {array.dtype}; expected names, and no Python objects"
             )
-    _folder_to_write("path", path.parent)
+    folder_to_write("path", path.parent)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from helpers import celeba, records, spectrum, vae
-from helpers._validation import brief, instance
+from helpers._validation import brief, instance, one_of, record_with
 from helpers.experiments import Plan
 from helpers.train import LinearAnnealing, Member
 
@@ -56,9 +56,7 @@ def find(study, profile):
         When there is no such study or it has no such profile (the message lists what there is), or when the plan
         follows from a record that is not there yet.
     """
-    if not isinstance(study, str) or study not in STUDIES:
-        raise ValueError(f"study is {brief(study)}; expected one of {', '.join(STUDIES)}")
-    plans = STUDIES[study].plans
+    plans = STUDIES[one_of("study", study, STUDIES)].plans
     if not isinstance(profile, str) or profile not in plans:
         raise ValueError(f"profile is {brief(profile)}; {study} has {', '.join(plans)}")
     return plans[profile]() if callable(plans[profile]) else plans[profile]
@@ -66,7 +64,7 @@ def find(study, profile):
 
 def best(record):
     """Of each configuration in a record, the position of the learning rate whose final training ELBO is best."""
-    records.expect(record, "elbo", "set_sigma2", "set_sigma2_rule", "set_beta")
+    record_with(record, "elbo", "set_sigma2", "set_sigma2_rule", "set_beta")
     elbo = np.nan_to_num(record.elbo.values, nan=-np.inf)  # beyond float32: after the largest learning rates
     configurations = zip(*(record[f"set_{name}"].values for name in ("sigma2", "sigma2_rule", "beta")), strict=True)
     chosen = {}
@@ -81,7 +79,7 @@ def is_annealed(record):
 
     Of a member whose history does not tell, as it diverged in the first epoch or beta rose within it, its text decides.
     """
-    records.expect(record, "set_beta")
+    record_with(record, "set_beta")
     named = np.array([str(text).startswith("LinearAnnealing(") for text in record.set_beta.values])
     if "history_beta" not in record:
         return named

@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from helpers import celeba, collapse, data, pictures, records
-from helpers._validation import brief, instance, integer
+from helpers._validation import brief, file_of, instance, integer, one_of, words
 from helpers.checkpoint import alone
 from helpers.lockstep import PRECISIONS, has_float64, measurable, rows_at_a_time, scaled, wide
 from helpers.train import Member, train
@@ -75,12 +75,10 @@ class Plan:
     pictures: tuple = ()
 
     def __post_init__(self):
-        if not isinstance(self.data, str) or self.data not in DATA:
-            raise ValueError(f"data is {brief(self.data)}; expected one of {', '.join(DATA)}")
+        one_of("data", self.data, DATA)
         if instance("network", self.network, partial).args:
             raise ValueError(f"network has the arguments {brief(self.network.args)}; expected keyword arguments alone")
-        if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {brief(self.precision)}; expected one of {PRECISIONS}")
+        one_of("precision", self.precision, PRECISIONS)
         members = tuple(instance("members", self.members, (tuple, list)))
         if not members or not all(isinstance(member, Member) for member in members):
             raise ValueError(f"members is {brief(members)}; expected at least one Member")
@@ -134,8 +132,7 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
     """
     instance("plan", plan, Plan)
     for name, value in (("study", study), ("profile", profile)):
-        if not instance(name, value, str):
-            raise ValueError(f"{name} is {value!r}; expected a name")
+        words(name, value)
     count = len(plan.members)
     members = range(count) if members is None else members
     if not (isinstance(members, range) and members.step == 1 and 0 <= members.start < members.stop <= count):
@@ -143,11 +140,10 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
     chosen = [plan.members[m] for m in members]
     if large := [member.seed for member in chosen if member.seed >= 2**31]:
         raise ValueError(f"a member's seed is {large[0]}; expected below 2^31, which a NetCDF 3 file can hold")
-    if path is not None and not Path(instance("path", path, (str, os.PathLike))).name:
-        raise ValueError(f"path is {brief(path)}; expected the name of a file")
+    path = None if path is None else file_of("path", path)
     with contextlib.ExitStack() as held:
         for m in members if path is not None else ():  # blocks that overlap have checkpoints of different names
-            held.enter_context(alone(Path(path).with_name(f"{study}-{profile}-{m}")))
+            held.enter_context(alone(path.with_name(f"{study}-{profile}-{m}")))
         return _run(plan, study, profile, members, chosen, device, path, budget)
 
 

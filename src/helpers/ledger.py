@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers._validation import brief, instance, integer, plain_array
+from helpers._validation import brief, instance, integer, one_of, plain_array, words
 
 KINDS = (
     "algebra",  # another closed form, reached by another route
@@ -139,24 +139,17 @@ def _holds(left, relation, right):
 def say(line):
     """Print a line, with escapes for letters that the output's encoding lacks: a passed check must not raise."""
     try:
-        print(_text("line", line))
+        print(words("line", line))
     except UnicodeEncodeError as error:
         print(line.encode(error.encoding, "backslashreplace").decode(error.encoding))
 
 
-def _text(name, value):
-    """Return `value`, or raise ``ValueError`` unless it is text, and not empty."""
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} is {brief(value)}; expected words")
-    return value
-
-
 def write_rows(variable, name, rows):
     """Write `rows`, a list of dict, as ``name.json`` into the folder that the environment variable names, if any."""
-    _text("variable", variable)
+    words("variable", variable)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"rows is {brief(rows)}; expected a list of dict")
-    if Path(_text("name", name)).name != name:
+    if Path(words("name", name)).name != name:
         raise ValueError(f"name is {brief(name)}; expected that of a file, without a folder")
     folder = os.environ.get(variable)
     if not folder:
@@ -178,7 +171,7 @@ class Ledger:
     """
 
     def __init__(self, notebook):
-        self.notebook = _text("notebook", notebook)
+        self.notebook = words("notebook", notebook)
         self.entries, self.certificates = [], []
 
     def check(self, equation, method, kind, value, reference, tolerance):
@@ -204,9 +197,8 @@ class Ledger:
             When the error exceeds the tolerance.
         """
         integer("equation", equation, 1, 32)
-        if _text("kind", kind) not in KINDS:
-            raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
-        _text("method", method)
+        one_of("kind", kind, KINDS)
+        words("method", method)
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 0.1:
             raise ValueError(f"tolerance is {tolerance!r}; expected a relative error from 0 to below 0.1")
         error = relative_error(value, reference)
@@ -239,10 +231,9 @@ class Ledger:
         CheckFailed
             When the relation does not provably hold.
         """
-        _text("claim", claim)
+        words("claim", claim)
         instance("erratum", erratum, str)
-        if _text("relation", relation) not in RELATIONS:
-            raise ValueError(f"relation is {relation!r}; expected one of {', '.join(RELATIONS)}")
+        one_of("relation", relation, RELATIONS)
         kinds = _arithmetic_of("left", left), _arithmetic_of("right", right)
         arithmetic = max(kinds, key=ARITHMETIC.index)
         evidence = f"{_shown(left)} {relation} {_shown(right)}"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from helpers._validation import finite_array, instance, integer, non_negative, positive
-from helpers.moments import Moments, refuse_below_rounding, svd
-from helpers.ppca import PPCA, checked_decoder, refuse_no_residual
+from helpers._validation import finite_array, instance, integer, non_negative, positive, refuse_below_rounding, weighed
+from helpers.moments import LARGEST, Moments, svd
+from helpers.ppca import PPCA, refuse_no_residual
 
 PATIENCE = 30  # `fit` stops when this many updates have not raised the objective beyond rounding,
 MAX_UPDATES = 20_000  # and gives up after so many
@@ -125,9 +125,8 @@ def _deviations(moments, mu):
     return np.column_stack([moments.root, moments.mean - mu])
 
 
-def _theta(sigma2, beta):
-    theta = positive("beta", beta) * positive("sigma2", sigma2)
-    return positive("beta times sigma2", theta)
+def _decoder(W, n="n"):
+    return finite_array("W", W, (n, "k"), largest=LARGEST**0.5)
 
 
 def optimal_encoder(W, sigma2, beta=1.0):
@@ -147,8 +146,8 @@ def optimal_encoder(W, sigma2, beta=1.0):
     V : (k, n) ndarray
     D : (k,) ndarray
     """
-    W = checked_decoder(W)
-    theta = _theta(sigma2, beta)
+    W = _decoder(W)
+    theta = weighed(sigma2, beta)
     U, l, Rt = svd(W)  # W^T W + theta I, once formed, would have lost a small theta
     V = Rt.T @ ((l / (l**2 + theta))[:, None] * U.T)
     return V, theta / ((W**2).sum(axis=0) + theta)
@@ -161,7 +160,7 @@ def posterior_gap(W, sigma2):
     Hadamard's inequality: each column of A counts by how much of it lies along the columns before it. Reading
     that part off A = Q R keeps all digits at any sigma2; the two logarithms would cancel.
     """
-    W = checked_decoder(W)
+    W = _decoder(W)
     A = np.vstack([W, np.sqrt(positive("sigma2", sigma2)) * np.eye(W.shape[1])])
     R = np.linalg.qr(A / np.linalg.norm(A, axis=0), mode="r")
     along = (np.triu(R, 1) ** 2).sum(axis=0)
@@ -176,7 +175,7 @@ def profile_elbo(W, moments, sigma2, beta=1.0):
 
     At `beta` = 1 it is log p - posterior gap.
     """
-    W = checked_decoder(W, instance("moments", moments, Moments).mean.size)
+    W = _decoder(W, instance("moments", moments, Moments).mean.size)
     V, D = optimal_encoder(W, sigma2, beta)
     return LinearVAE(W, V, D, moments.mean, sigma2).elbo(moments, beta)
 
@@ -187,8 +186,8 @@ def profile_gradient(W, moments, sigma2, beta=1.0):
     C = W W^T + beta sigma2 I, and Mt = diag(W^T W) + beta sigma2 I. It takes the place of Eq. 10, whose last
     term has W M^-1 with the full M.
     """
-    W = checked_decoder(W, instance("moments", moments, Moments).mean.size)
-    model = PPCA(W, moments.mean, _theta(sigma2, beta))
+    W = _decoder(W, instance("moments", moments, Moments).mean.size)
+    model, beta = PPCA(W, moments.mean, weighed(sigma2, beta)), positive("beta", beta)
     model._average_mahalanobis(moments)  # refuses what rounding could decide
     PW = model._precision_times_W()
     pull = model._precision_times(moments.covariance @ PW)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import torch
 
-from helpers._validation import brief, instance, integer
+from helpers._validation import brief, instance, integer, one_of
 from helpers.vae import Stack, elbo
 
 CHUNK = 16  # minibatches drawn at a time; part of what a seed means, so the same for every stack and device
@@ -98,8 +98,7 @@ class Lockstep:
         if not isinstance(data, torch.Tensor) or data.ndim < 2 or not len(data) or data.is_meta:
             raise ValueError(f"data is {brief(data)}; expected a tensor (N, ...)")
         integer("batch_size", batch_size, 1, len(data))
-        if not isinstance(precision, str) or precision not in PRECISIONS:
-            raise ValueError(f"precision is {brief(precision)}; expected one of {PRECISIONS}")
+        one_of("precision", precision, PRECISIONS)
         self.run, self.data, self.batch_size, self.precision = run, data, batch_size, precision
         self.device, self.steps, M = data.device, len(data) // batch_size, len(run.members)
         self.n = data[0].numel()

@@ -5,8 +5,8 @@ of Eqs 7-8, are those of the covariance kept here, which divides by N.
 
 One rule says what is rounding, here and in all that builds on this module. The covariance is brought to unit
 diagonal, so that the units of the columns do not matter, and factored by Cholesky's method with pivoting; what is
-then left of each coordinate's variance, at most `rounding(n)` of it, counts as 0. Where that much could change an
-answer, the answer is refused (`refuse_below_rounding`).
+then left of each coordinate's variance, at most `_rounding(n)` of it, counts as 0. Where that much could change an
+answer, the answer is refused (`_validation.refuse_below_rounding`).
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,15 @@ import numpy as np
 from scipy.linalg import eigh, eigvalsh, qr
 from scipy.linalg.lapack import dgejsv, dpstrf
 
-from helpers._validation import finite_array, integer, plain_array, refuse_not_finite
+from helpers._validation import EPS, finite_array, integer, plain_array, refuse_not_finite
 
-EPS = np.finfo(float).eps
 BLOCK = 2**22  # entries of the samples that are centred and multiplied at a time
 LARGEST = 1e300  # variance up to which sums over dimensions stay finite
-RESOLVED = 1e-5  # share of an answer that rounding of the covariance may move
 GRADED = 1e-5 / EPS  # ratio of eigenvalues up to which a plain decomposition has them all to 5 digits
 SPREAD = 1e3  # ratio of singular values up to which a plain decomposition has the axes to 13 digits
-REMEDY = "below rounding: rescale the columns"
 
 
-def rounding(n):
+def _rounding(n):
     """Share of a coordinate's variance that counts as rounding, of n coordinates.
 
     Of data of exact rank the factorisation leaves less than n eps, and for small n some 4 eps.
@@ -178,11 +175,11 @@ def _root(covariance):
             "covariance has a variance of 0 beside a covariance other than 0; expected a semi-definite one"
         )
     correlation = covariance / safe / safe[:, None]
-    packed, pivots, rank, _ = dpstrf(correlation, tol=rounding(n), lower=1)
+    packed, pivots, rank, _ = dpstrf(correlation, tol=_rounding(n), lower=1)
     order = pivots - 1
     packed = np.tril(packed)[:, :rank]
     rest = correlation[np.ix_(order[rank:], order[rank:])] - packed[rank:] @ packed[rank:].T
-    if rest.size and np.abs(rest).max() > 10 * rounding(n):
+    if rest.size and np.abs(rest).max() > 10 * _rounding(n):
         raise ValueError(
             f"covariance has negative eigenvalues: brought to unit variances, {np.abs(rest).max():.3g} is left of it "
             f"once {rank} of its {n} dimensions are taken out; expected a positive semi-definite matrix"
@@ -256,6 +253,7 @@ def svd(A):
     Where the smallest singular value is lost in the rounding of the largest, LAPACK's one-sided Jacobi method, which
     is slower, finds it to a precision of its own. Those that the entries of A, of any unit, leave at rounding are 0.
     """
+    A = finite_array("A", A, ("n", "k"), largest=LARGEST**0.5)
     U, values, Vt = np.linalg.svd(A, full_matrices=False)
     used = np.count_nonzero(A.any(axis=0))  # a collapsed unit has a column of 0
     values[used:] = 0.0
@@ -267,36 +265,12 @@ def svd(A):
     by_rows = A / np.where(A.any(axis=1), np.abs(A).max(axis=1), 1.0)[:, None]
     lengths = np.linalg.norm(by_rows, axis=0)
     pivots = np.abs(np.diag(qr(by_rows / np.where(lengths > 0, lengths, 1.0), mode="r", pivoting=True)[0]))
-    rank = np.count_nonzero(pivots > rounding(len(A)))
+    rank = np.count_nonzero(pivots > _rounding(len(A)))
     if rank == 0 or values[rank - 1] * SPREAD < values[0]:
         scaled, U, V, work, _, _ = dgejsv(A, joba=2, jobu=0, jobv=0, jobr=0, jobt=0, jobp=0)
         values, Vt = scaled * (work[0] / work[1]), V.T
     values[rank:] = 0.0
     return U, values, Vt
-
-
-def refuse_below_rounding(doubt, size, sigma2, deviations=0.0):
-    """Raise ``ValueError`` when what rounding hides could be seen in an answer.
-
-    Parameters
-    ----------
-    doubt : float
-        What `Moments.hidden` would add to an average of squares over sigma2.
-    size : float
-        That average itself, and n for the terms beside it.
-    sigma2 : float
-    deviations : array_like
-        Those whose squares are averaged, if they were projected: they are rounded, and so are the axes, to some 10 eps.
-    """
-    with np.errstate(over="ignore"):
-        doubt = doubt + ((64 * EPS / np.sqrt(sigma2) * deviations) ** 2).sum()
-    if not np.isfinite(size):
-        raise ValueError(f"sigma2 is {sigma2:.3g}, and the squares over it exceed float64: rescale the columns")
-    if not doubt <= RESOLVED * size:
-        raise ValueError(
-            f"sigma2 is {sigma2:.3g}, where rounding may be {doubt:.2g} of {size:.2g}: {REMEDY}, or take a larger "
-            "sigma2"
-        )
 
 
 def covariance_eigenvalues(x):
@@ -328,7 +302,7 @@ def covariance_eigenvalues(x):
             deviations /= np.where(lengths > 0, lengths, 1.0)
             correlations += deviations @ deviations.T
         largest = correlations.diagonal().max()
-        rank = int(dpstrf(correlations, tol=rounding(n) * largest)[2]) if largest > 0 else 0
+        rank = int(dpstrf(correlations, tol=_rounding(n) * largest)[2]) if largest > 0 else 0
     found = eigvalsh(products)[::-1].copy()
     if rank and found[rank - 1] * GRADED < found[0]:
         factor = moments.root if count >= n else np.hstack([deviations for deviations, _ in _columns(x)]).T

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 
 from helpers import collapse
-from helpers._validation import brief, finite_array, instance, integer, positive
+from helpers._validation import brief, finite_array, instance, integer, one_of, positive, record_with
 from helpers.moments import Moments
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart, in an order of falling darkness.
@@ -144,11 +144,8 @@ def _on(ax):
 
 def _history(record, quantity):
     """A quantity of a record's training history, (epochs, M)."""
-    import xarray as xr
-
-    if not isinstance(record, xr.Dataset) or f"history_{quantity}" not in record:
-        raise ValueError(f"record is {brief(record)}; expected a Dataset with the variable history_{quantity}")
-    return record[f"history_{quantity}"].values
+    name = f"history_{quantity}"
+    return record_with(record, name)[name].values
 
 
 def _pictures(fig, axes, pictures, names):
@@ -192,9 +189,7 @@ def training_curves(ax, record, labels, quantity="elbo", ylim=None):
         By default room for all but the first tenth of the epochs. The names stand where the axis has the ends, so
         it is to be set here and not afterwards.
     """
-    if not isinstance(quantity, str) or quantity not in QUANTITIES:
-        raise ValueError(f"quantity is {brief(quantity)}; expected one of {QUANTITIES}")
-    ax, values = _on(ax), _history(record, quantity)
+    ax, values = _on(ax), _history(record, one_of("quantity", quantity, QUANTITIES))
     labels = _one_each(labels, values.shape[1])
     lines = (*LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
     for line, colour, style in zip(values.T, COLOURS, lines, strict=False):

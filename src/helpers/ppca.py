@@ -10,19 +10,21 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers._validation import finite_array, instance, integer, positive
-from helpers.moments import EPS, LARGEST, REMEDY, RESOLVED, Moments, refuse_below_rounding, svd
+from helpers._validation import (
+    EPS,
+    REMEDY,
+    RESOLVED,
+    brief,
+    finite_array,
+    instance,
+    integer,
+    positive,
+    refuse_below_rounding,
+)
+from helpers.moments import LARGEST, Moments, svd
 
 STATIONARY = 1e-4  # residual of Eq. 10, in deviations of the model, up to which it counts as stationary
 TIE = 1e-6  # relative difference up to which variances are equal, and share of a deviation that is no use
-
-
-def checked_decoder(W, n="n"):
-    """Return `W` as a float64 array (n, k) whose squares stay in float64, or raise ``ValueError``."""
-    W = finite_array("W", W, (n, "k"))
-    if np.abs(W).max() > LARGEST**0.5:
-        raise ValueError(f"W reaches {np.abs(W).max():.3g}; expected at most {LARGEST**0.5:g}: rescale the columns")
-    return W
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class PPCA:
     sigma2: float
 
     def __post_init__(self):
-        W = checked_decoder(self.W)
+        W = finite_array("W", self.W, ("n", "k"), largest=LARGEST**0.5)
         n, k = W.shape
         if k > n:
             raise ValueError(f"W has shape {W.shape}; expected (n, k) with k at most n")
@@ -144,7 +146,7 @@ class PPCA:
     def sample(self, count, seed):
         """Draw `count` pairs from the two-stage model of Eq. 1: x (count, n) and z (count, k)."""
         count = integer("count", count, 1, 2**63 - 1)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(integer("seed", seed, 0, 2**63 - 1))
         n, k = self.W.shape
         z = rng.standard_normal((count, k))
         x = z @ self.W.T + self.mu + np.sqrt(self.sigma2) * rng.standard_normal((count, n))
@@ -198,7 +200,8 @@ def fit(moments, k, sigma2=None):
 
 def refuse_no_residual(moments, k, beta=1.0):
     """Raise ``ValueError`` when k latents leave no variance to learn sigma2 from; a strong KL term may hold it up."""
-    n, rank = moments.root.shape
+    n, rank = instance("moments", moments, Moments).root.shape
+    k, beta = integer("k", k, 1, n), positive("beta", beta)
     if rank > k or beta * rank > n:
         return
     what = f"k = {k} leaves no residual variance"
@@ -259,8 +262,8 @@ def stationary_point(moments, indices, k, sigma2):
     """
     n = instance("moments", moments, Moments).mean.size
     k, sigma2 = integer("k", k, 1, n), positive("sigma2", sigma2)
-    if not np.iterable(indices):
-        raise ValueError(f"indices is {indices!r}; expected a sequence of integers")
+    if not isinstance(indices, (list, tuple, range)) and not (type(indices) is np.ndarray and indices.ndim == 1):
+        raise ValueError(f"indices is {brief(indices)}; expected a sequence of integers")
     indices = [integer("an entry of indices", i, 0, n - 1) for i in indices]
     if len(set(indices)) != len(indices) or len(indices) > k:
         raise ValueError(f"indices is {indices}; expected distinct indices, at most k = {k} of them")

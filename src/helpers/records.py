@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from helpers._validation import brief, instance
+from helpers._validation import brief, file_of, instance, path_of, record_with
 
 PROVENANCE = (
     "members",
@@ -49,14 +49,6 @@ def printable(value):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
-def expect(record, *variables):
-    """Return a record, or raise ``ValueError`` unless it is a data set with these variables."""
-    instance("record", record, xr.Dataset)
-    if missing := [name for name in variables if name not in record]:
-        raise ValueError(f"record lacks {', '.join(missing)}; expected what a run of a study records")
-    return record
-
-
 def parts(record):
     """The calls a record was made by, a list of dict with the keys of `PROVENANCE`."""
     text = instance("record", record, xr.Dataset).attrs.get("parts")
@@ -71,7 +63,7 @@ def parts(record):
 
 def seal(record, study, profile, part_list):
     """The record with its provenance, members in ascending order."""
-    record = expect(record, "member").sortby("member")
+    record = record_with(record, "member").sortby("member")
     _names(study, profile)
     if not isinstance(part_list, list) or not part_list or not all(isinstance(part, dict) for part in part_list):
         raise ValueError(f"part_list is {brief(part_list)}; expected a list of dict with the keys of PROVENANCE")
@@ -93,7 +85,7 @@ def _names(study, profile):
 
 def to_bytes(record):
     """The record as a NetCDF 3 file, with its digest: the same bytes for the same record, read from a file or not."""
-    _refuse_unsealed(expect(record), "record")
+    _refuse_unsealed(record_with(record), "record")
     blank = record[sorted(record.variables)].drop_encoding().assign_attrs(digest="0" * 64)
     content = bytes(blank.to_netcdf(engine="scipy", format="NETCDF3_64BIT"))
     return CARRIED.sub(digest(content).encode(), content)
@@ -107,9 +99,7 @@ def save(record, path):
     OSError
         When it cannot be written, say because the disk is full; what was at `path` stays.
     """
-    if not Path(instance("path", path, (str, os.PathLike))).name:
-        raise ValueError(f"path is {brief(path)}; expected the name of a file")
-    path, content = Path(path), to_bytes(record)
+    path, content = file_of("path", path), to_bytes(record)
     for old in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed: a write takes no minutes
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > 600:
@@ -136,7 +126,7 @@ def load(path):
     ValueError
         When it is no NetCDF 3 file with a digest, does not match its digest, or lacks provenance.
     """
-    return from_bytes(Path(instance("path", path, (str, os.PathLike))).read_bytes(), path)
+    return from_bytes(path_of("path", path).read_bytes(), path)
 
 
 def from_bytes(content, name="the record"):
@@ -214,7 +204,7 @@ def recorded(study, profile):
 def named(record, name, study, profile):
     """Return the record of a file, or raise ``ValueError`` where the file's name is another's."""
     _names(study, profile)
-    _refuse_unsealed(expect(record), instance("name", name, (str, os.PathLike)))
+    _refuse_unsealed(record_with(record), instance("name", name, (str, os.PathLike)))
     found = tuple(record.attrs[key] for key in ("study", "profile"))
     if found != (study, profile):
         found = ", profile ".join(map(printable, found))

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from helpers._validation import brief
-from helpers.ledger import _text, say, write_rows
+from helpers._validation import brief, instance, one_of, words
+from helpers.ledger import say, write_rows
 
 FIGURES = (*(f"Figure {number}" for number in range(1, 12)), "Table 1")
 VERDICTS = ("reproduced", "partly", "not reproduced", "not decided", "shown, not judged", "not yet run")
@@ -39,7 +39,7 @@ class Scorecard:
     """
 
     def __init__(self, notebook):
-        self.notebook = _text("notebook", notebook)
+        self.notebook = words("notebook", notebook)
         self.rows = []
 
     def claim(self, figure, claim, holds, paper, ours, run, undecided=""):
@@ -66,27 +66,25 @@ class Scorecard:
         str
             The verdict, one of `VERDICTS`.
         """
-        if _text("figure", figure) not in FIGURES:
-            raise ValueError(f"figure is {figure!r}; expected one of {', '.join(FIGURES)}")
-        for name, words in {"claim": claim, "paper": paper, "ours": ours, "run": run}.items():
-            _text(name, words)
-        if not isinstance(undecided, str):
-            raise ValueError(f"undecided is {brief(undecided)}; expected words, or none")
+        one_of("figure", figure, FIGURES)
+        for name, text in {"claim": claim, "paper": paper, "ours": ours, "run": run}.items():
+            words(name, text)
+        instance("undecided", undecided, str)
+        if holds is not None:
+            share = sum(map(bool, _truths(holds))) / len(holds)
         if holds is None:
             verdict = "not yet run"
         elif undecided:
             verdict, ours = "not decided", f"{ours}. But {undecided}"
         else:
-            share = sum(map(bool, _truths(holds))) / len(holds)
             verdict = "reproduced" if share == 1 else "partly" if share else "not reproduced"
         return self._add(Row(figure, self.notebook, claim, verdict, paper, ours, run))
 
     def show(self, figure, what, ours, run):
         """Record a figure of which the paper claims nothing computable: `what` it shows, and our numbers."""
-        for name, words in {"what": what, "ours": ours, "run": run}.items():
-            _text(name, words)
-        if _text("figure", figure) not in FIGURES:
-            raise ValueError(f"figure is {figure!r}; expected one of {', '.join(FIGURES)}")
+        one_of("figure", figure, FIGURES)
+        for name, text in {"what": what, "ours": ours, "run": run}.items():
+            words(name, text)
         return self._add(Row(figure, self.notebook, what, "shown, not judged", "pictures; no number", ours, run))
 
     def _add(self, row):

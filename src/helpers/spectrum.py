@@ -10,7 +10,7 @@ data.
 import numpy as np
 from scipy.special import chdtri
 
-from helpers._validation import finite_array, integer, non_negative, positive
+from helpers._validation import finite_array, integer, non_negative, positive, weighed
 
 
 def _eigenvalues(values):
@@ -23,11 +23,6 @@ def _eigenvalues(values):
     return values
 
 
-def _theta(sigma2, beta):
-    theta = positive("beta", beta) * positive("sigma2", sigma2)
-    return positive("beta times sigma2", theta)  # neither overflows nor vanishes
-
-
 def _finite(name, value):
     """Return a result, or raise ``ValueError`` where it has left the range of float64."""
     if not np.isfinite(value).all():
@@ -37,12 +32,12 @@ def _finite(name, value):
 
 def active(eigenvalues, sigma2, beta=1.0):
     """Which units the optimum uses, (n,) bool: those with lambda > beta sigma2. The others collapse."""
-    return _eigenvalues(eigenvalues) > _theta(sigma2, beta)
+    return _eigenvalues(eigenvalues) > weighed(sigma2, beta)
 
 
 def encoder_variances(eigenvalues, sigma2, beta=1.0):
     """D at the optimum, (n,): min(1, beta sigma2 / lambda). The encoder's mean has variance 1 - D."""
-    theta = _theta(sigma2, beta)
+    theta = weighed(sigma2, beta)
     return theta / np.maximum(_eigenvalues(eigenvalues), theta)
 
 
@@ -65,7 +60,7 @@ def distortion(eigenvalues, k, sigma2, beta=1.0):
     eigenvalues = _eigenvalues(eigenvalues)
     k = integer("k", k, 1, eigenvalues.size)
     with np.errstate(over="ignore"):
-        error = np.minimum(eigenvalues[:k], _theta(sigma2, beta)).sum() + eigenvalues[k:].sum()
+        error = np.minimum(eigenvalues[:k], weighed(sigma2, beta)).sum() + eigenvalues[k:].sum()
     return float(_finite("the distortion", error))
 
 
@@ -120,7 +115,7 @@ def learned_sigma2(eigenvalues, k, beta=1.0):
 
 def tuned_sigma2(eigenvalues, k, sigma2, beta=1.0):
     """The noise variance that raises the ELBO most when W, V and D of the optimum stay (Table 1's tuning)."""
-    return distortion(eigenvalues, k, sigma2, beta) / np.size(eigenvalues)
+    return distortion(eigenvalues, k, sigma2, beta) / _eigenvalues(eigenvalues).size
 
 
 def epsilon_delta_threshold(eigenvalues, sigma2, beta=1.0, delta=0.01):

@@ -8,7 +8,7 @@ Such a run decides no claim; `undecided` says why.
 import numpy as np
 
 from helpers import spectrum
-from helpers._validation import finite_array, integer
+from helpers._validation import finite_array, integer, plain_array, record_with
 
 SPAN = 100  # epochs that a slope is given for
 LAST = 10  # it is that of the last tenth of the epochs
@@ -31,7 +31,9 @@ def linear_floor(record, eigenvalues, k=None):
     (M,) ndarray
         At the member's own sigma2 where that is fixed, at the best one where it is learned.
     """
-    k = integer("k", record.sizes["unit"] if k is None else k, 1, len(eigenvalues))
+    record_with(record, "set_sigma2", "set_sigma2_rule")
+    eigenvalues = finite_array("eigenvalues", eigenvalues, ("n",))
+    k = integer("k", record.sizes.get("unit") if k is None else k, 1, eigenvalues.size)
     best = spectrum.learned_sigma2(eigenvalues, k) if (record.set_sigma2_rule != "fixed").any() else None
     rules = zip(record.set_sigma2_rule.values, record.set_sigma2.values, strict=True)
     return np.array([spectrum.elbo(eigenvalues, k, s if rule == "fixed" else best) for rule, s in rules])
@@ -39,15 +41,18 @@ def linear_floor(record, eigenvalues, k=None):
 
 def slope(history):
     """Slope of the last tenth of a history (epochs, M), by least squares, in its unit per 100 epochs, (M,)."""
-    history = np.asarray(history, dtype=np.float64)
+    history = plain_array("history", history, "numbers (epochs, M)").astype(float)
+    if history.ndim != 2 or len(history) < 2 or not history.size:
+        raise ValueError(f"history has shape {history.shape}; expected (epochs, M) with at least two epochs")
     last = max(2, len(history) // LAST)
-    if len(history) < last:
-        raise ValueError(f"history has shape {history.shape}; expected at least two epochs")
-    return SPAN * np.polyfit(np.arange(last), history[-last:], 1)[0]
+    steps = np.arange(last) - (last - 1) / 2
+    with np.errstate(over="ignore", invalid="ignore"):  # a member that diverged has NaN or infinity, and others none
+        return SPAN * (steps[:, None] * history[-last:]).sum(axis=0) / (steps**2).sum()
 
 
 def fell(record):
     """Which members diverged, or ended with a squared error of twice the least it had had, (M,) bool."""
+    record_with(record, "history_sse", "diverged")
     history = np.nan_to_num(record.history_sse.values, nan=np.inf, posinf=np.inf)
     return (record.diverged.values > 0) | (history[-1] > SETBACK * history.min(axis=0))
 
@@ -71,16 +76,18 @@ def undecided(record, eigenvalues, difference, history=None, k=None):
     -------
     str
     """
+    record_with(record, "elbo", "history_elbo", "set_sigma2", "set_sigma2_rule")
     difference = abs(float(finite_array("difference", difference, ())))
     names = [f"σ² = {s:g}" if rule == "fixed" else "σ² learned" for s, rule in _kinds(record)]
-    bad = fell(record)
+    bad, below = fell(record), linear_floor(record, eigenvalues, k) - record.elbo.values
+    rise = np.abs(slope(record.history_elbo.values if history is None else history))
+    if rise.shape != below.shape:
+        raise ValueError(f"history has {rise.size} columns; expected one for each of {below.size} members")
     if bad.any():
         return f"{names[int(bad.argmax())]} fell and did not recover"
-    below = linear_floor(record, eigenvalues, k) - record.elbo.values
-    if below.max() > 0:
+    if not below.max() <= 0:  # NaN decides nothing either
         return f"{names[int(below.argmax())]} ends {below.max():,.0f} nats below the best linear VAE"
-    rise = np.abs(slope(record.history_elbo.values if history is None else history))
-    if rise.max() > difference:
+    if not rise.max() <= difference:
         change = f"still changes by {rise.max():,.3g} nats per {SPAN} epochs"
         return f"{names[int(rise.argmax())]} {change}, and the claim turns on {difference:,.3g}"
     return ""
@@ -92,6 +99,7 @@ def _kinds(record):
 
 def describe(record, eigenvalues, k=None):
     """The standing of every member as text: ELBO, floor, slope and gradient steps, a line each."""
+    record_with(record, "elbo", "history_elbo", "set_beta")
     floors, slopes = linear_floor(record, eigenvalues, k), slope(record.history_elbo.values)
     annealed = ["annealed" if beta.startswith("LinearAnnealing") else "" for beta in record.set_beta.values]
     lines = ["                              ELBO    best linear    above it   nats per 100 epochs, at the end"]

@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(missing, name="torch") from error
 
 from helpers import experiments, long_runs, records
-from helpers._validation import brief, instance, integer
+from helpers._validation import brief, instance, integer, one_of, path_of, record_with, words
 from helpers.designs import STUDIES, find
 from helpers.lockstep import PRECISIONS
 from helpers.train import warn_of_long_schedules
@@ -120,16 +120,15 @@ def run_distributed(study, profile, blocks, address, save, device="cpu", folder=
         if not (isinstance(block, range) and block.step == 1 and 0 <= block.start < block.stop <= count):
             raise ValueError(f"blocks has {brief(block)}; expected ranges of step 1 within {range(count)}")
     for name, value in (("address", address), ("device", device)):
-        if not instance(name, value, str):
-            raise ValueError(f"{name} is {value!r}; expected its name")
+        words(name, value)
     if device.startswith("cpu"):
         find_device(device)  # of others there may be some where the workers are
     if not callable(save):
         raise ValueError(f"save is {brief(save)}; expected a function of a block and its record")
     if folder is not None:
-        instance("folder", folder, (str, os.PathLike))
-    if precision is not None and (not isinstance(precision, str) or precision not in PRECISIONS):
-        raise ValueError(f"precision is {brief(precision)}; expected one of {PRECISIONS}")
+        path_of("folder", folder)
+    if precision is not None:
+        one_of("precision", precision, PRECISIONS)
     from distributed import Client, as_completed
 
     failures = []
@@ -157,7 +156,7 @@ def table(record):
     """A record as text: what each member was and what became of it."""
     columns = ("set_sigma2", "set_sigma2_rule", "set_beta", "set_learning_rate", "set_seed")
     numbers = ("elbo", "tuned_elbo", "sse", "kl", "sigma2", "active_units")
-    records.expect(record, "member", "diverged", *columns, *numbers)
+    record_with(record, "member", "diverged", *columns, *numbers)
     names = [name.removeprefix("set_") for name in columns] + list(numbers)
     rows = [["member", *names]]
     for m, member in enumerate(record.member.values):

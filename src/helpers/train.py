@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import math
 import numbers
-import os
 import signal
 import sys
 import threading
@@ -27,10 +26,12 @@ from tqdm import tqdm
 from helpers import checkpoint, collapse
 from helpers._validation import (
     brief,
+    file_of,
     finite_array,
     instance,
     integer,
     non_negative,
+    one_of,
     plain_array,
     positive,
     refuse_not_finite,
@@ -94,14 +95,11 @@ class Member:
         }
         if checked["decay"] > 1:
             raise ValueError(f"decay is {self.decay}; expected a share of the epochs, 0 to 1")
-        if not isinstance(self.sigma2_rule, str) or self.sigma2_rule not in RULES:
-            raise ValueError(f"sigma2_rule is {brief(self.sigma2_rule)}; expected one of {RULES}")
+        one_of("sigma2_rule", self.sigma2_rule, RULES)
         if isinstance(self.beta, type):
             raise ValueError(f"beta is the class {self.beta.__name__}; expected a number or a function")
         if not callable(self.beta):
-            checked["beta"] = float(finite_array("beta", self.beta, ()))
-            if checked["beta"] < 0:
-                raise ValueError(f"beta is {self.beta}; expected a number from 0 or a function of the epochs elapsed")
+            checked["beta"] = non_negative("beta", self.beta)
         for name, value in checked.items():  # plain numbers, which JSON takes
             object.__setattr__(self, name, value)
 
@@ -123,6 +121,8 @@ class Member:
         steps), where these are given: what it was at every step.
         """
         beta = self.beta
+        if values is not None:
+            values = finite_array("values", values, ("epochs", "steps"))
         if callable(beta) and not _says_itself(beta):
             beta = getattr(beta, "__qualname__", type(beta).__qualname__)
             if values is not None:
@@ -407,11 +407,9 @@ def _checked(build, x, members, epochs, batch_size, snapshots, device, precision
     if isinstance(snapshots, (str, bytes)) or not np.iterable(snapshots):
         raise ValueError(f"snapshots is {brief(snapshots)}; expected a list of epochs")
     snapshots = [integer("snapshots", epoch, 1, epochs) for epoch in snapshots]
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ValueError(f"precision is {brief(precision)}; expected one of {PRECISIONS}")
+    one_of("precision", precision, PRECISIONS)
     if path is not None:
-        if not Path(instance("path", path, (str, os.PathLike))).name:
-            raise ValueError(f"path is {brief(path)}; expected the name of a file")
+        file_of("path", path)
     non_negative("checkpoint_seconds", checkpoint_seconds)
     if budget is not None:
         non_negative("budget", budget)
