@@ -320,8 +320,13 @@ def all_recipes(tmp_path_factory):
 
 
 def test_results_have_no_methods():
+    assert set(NAMES) >= RESULTS
     for name in RESULTS:
         assert not [other for other in NAMES if other.startswith(f"{name}.")]
+
+
+def test_no_recipe_is_left_of_what_is_gone(all_recipes):
+    assert all_recipes.keys() <= set(NAMES) - RESULTS
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in RESULTS])
