@@ -881,13 +881,17 @@ theorem's: the point that uses the top $\min(k, \#\{\lambda > \sigma^2\})$.
 # %%
 def ascend(S, k, sigma2, start):
     """Height (nats) and number of used columns where L-BFGS ends, from W = start."""
+    n, steps = len(S), 1e-5 * np.eye(start.size)
 
     def minus_log_likelihood(w):
-        W = w.reshape(len(S), k)
-        C = W @ W.T + sigma2 * np.eye(len(S))
-        return (len(S) * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + np.trace(np.linalg.solve(C, S))) / 2
+        W = w.reshape(*w.shape[:-1], n, k)
+        C = W @ np.swapaxes(W, -1, -2) + sigma2 * np.eye(n)
+        return (n * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + (np.linalg.inv(C) * S).sum(axis=(-1, -2))) / 2
 
-    end = minimize(minus_log_likelihood, start, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-7})
+    def slopes(w):
+        return (minus_log_likelihood(w + steps) - minus_log_likelihood(w - steps)) / 2e-5
+
+    end = minimize(minus_log_likelihood, start, jac=slopes, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-7})
     W = end.x.reshape(len(S), k)
     return -end.fun, int((np.linalg.eigvalsh(W.T @ W) > 1e-3).sum())
 

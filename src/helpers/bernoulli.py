@@ -246,8 +246,11 @@ def gaussian_logistic(a, s):
         total = np.zeros((3, center.size))
         for node, weight in zip(*_hermite(8 + int(36 * width.max() ** 2)), strict=True):
             u = center + width * node
-            y = expit(u)
-            total += weight * np.stack([_softplus(u), y, y * (1 - y)])
+            small = np.exp(-np.abs(u))
+            y = np.where(u < 0, small, 1.0) / (1 + small)
+            total[0] += weight * (np.maximum(u, 0.0) + np.log1p(small))
+            total[1] += weight * y
+            total[2] += weight * (small / (1 + small) ** 2)
         result[:, narrow] = total
     if not narrow.all():
         center, width = a[~narrow], s[~narrow]
@@ -259,8 +262,10 @@ def gaussian_logistic(a, s):
         weights = np.tile(weights, 2) * expit(r) * expit(-r)
         for node, weight in zip(r, weights / weights.sum(), strict=True):
             b = (center + node) / width
-            bell = np.exp(-(np.clip(b, -40, 40) ** 2) / 2) / np.sqrt(2 * np.pi)
-            total += weight * np.stack([width * (b * ndtr(b) + bell), ndtr(b), bell / width])
+            below, bell = ndtr(b), np.exp(-np.minimum(b**2, 1600) / 2) / np.sqrt(2 * np.pi)
+            total[0] += weight * (width * (b * below + bell))
+            total[1] += weight * below
+            total[2] += weight * (bell / width)
         result[:, ~narrow] = total
     return result
 
