@@ -251,13 +251,10 @@ as our copy prints it. We read it with a tilde:
 $$ \mathrm{KL} = \tfrac12 \Big( \operatorname{tr}( M \widetilde M^{-1} ) - k
 - \log \frac{\det M}{\det \widetilde M} \Big) . \tag{24} $$
 
-**Derivation.** First, $D^*$ from (P): the variances enter through
-$-\tfrac12 \sum_i (M_{ii} D_i / s - \log D_i)$ only. Each summand has derivative
-$-\tfrac12 (M_{ii}/s - 1/D_i)$, which is zero at $D_i = s / M_{ii}$ alone, and second derivative
-$-1/(2 D_i^2) < 0$. So $D_i^* = s/M_{ii}$ is the maximiser, the only stationary point in $D$, and
-$D^* = s \widetilde M^{-1}$, as [Eq. 20](04_elbo.ipynb#equation-20) says.
+**Derivation.** In $D$ the ELBO is strictly concave, with its one stationary point at $D_i^* = s/M_{ii}$
+([chapter 4](04_elbo.ipynb#the-best-encoder), at $\beta = 1$), so $D^* = s \widetilde M^{-1}$.
 
-Now substitute into Eq. 23. The trace becomes
+Substitute into Eq. 23. The trace becomes
 $\tfrac1s \operatorname{tr}(M \cdot s \widetilde M^{-1}) = \operatorname{tr}(M \widetilde M^{-1})$. The
 determinant of a diagonal matrix with $k$ entries gives $\log \det D^* = k \log s - \log \det \widetilde M$,
 so
@@ -1564,7 +1561,8 @@ first = [elbo_e.diff(name) for name in names]
 ledger.certify(
     "a stationary point of the ELBO in W, V, D and σ²", [slope.xreplace(at) for slope in first], "==", [0] * 15
 )
-entries = [first[max(i, j)].diff(names[min(i, j)]).xreplace(at) for i in range(15) for j in range(15)]
+half = {(i, j): first[i].diff(names[j]).xreplace(at) for i in range(15) for j in range(i + 1)}
+entries = [half[max(i, j), min(i, j)] for i in range(15) for j in range(15)]
 polynomial = flint.fmpq_mat(15, 15, [flint.fmpq(int(q.p), int(q.q)) for q in entries]).charpoly().coeffs()
 changes = sum((one > 0) != (two > 0) for one, two in pairwise(polynomial))
 ledger.certify("its Hessian has no eigenvalue zero", polynomial[0], "!=", flint.fmpq(0))
