@@ -907,7 +907,9 @@ r"""
 
 The formula for $\ell_{\max}$ needs $\sum_{i \le k} \log \lambda_i$ and $\sum_{j > k} \lambda_j$. For all $k$
 at once these are cumulative sums, one from each end of the spectrum. So a single eigendecomposition gives the
-best log likelihood for every number of latents, where refitting would need one per $k$.
+best log likelihood for every number of latents, where refitting would need one per $k$. From the rank of $S$ on the
+maximum is infinite. Where the rounding of the covariance could be seen in one of the values, as when columns of very
+different units hide the smallest eigenvalues, there is no curve but a `ValueError` that asks for other units.
 """
 
 # %%

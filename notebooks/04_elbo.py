@@ -439,8 +439,7 @@ $$ \mathbb E_{q(z \mid x)} \left[
 $$ (Wz - y)^\top (Wz - y) = (Wz)^\top Wz - (Wz)^\top y - y^\top Wz + y^\top y . $$
 
 The first product is $z^\top W^\top W z$. The second and third are numbers, and each is the transpose of the
-other, so they are equal: together $-2 y^\top W z$. Divide by $-2s$, and that is the corrected Eq. 17. Its terms are
-numbers: $z^\top W^\top W z$ is $(1 \times k)(k \times n)(n \times k)(k \times 1)$. $\square$
+other, so they are equal: together $-2 y^\top W z$. Divide by $-2s$, and that is the corrected Eq. 17. $\square$
 
 **Check.** The corrected bracket:
 """
@@ -914,8 +913,7 @@ With the factors $-\tfrac\beta2$, $-\tfrac{1}{2s}$ and $+\tfrac{2}{2s}$ that the
 $$ \frac{\partial L_\beta}{\partial V} = -\beta V S_\mu - \frac1s W^\top W V S_\mu + \frac1s W^\top S_\mu
 = \frac1s \Big( W^\top - (W^\top W + \beta s I_k)\, V \Big) S_\mu . $$
 
-With $\beta = 1$, $S_\mu = S$ and times $N$ this is Eq. 21. Dimensions: $W^\top$ is $k \times n$,
-$(W^\top W + \beta s I)V$ is $(k \times k)(k \times n)$, and $S_\mu$ is $n \times n$. $\square$
+With $\beta = 1$, $S_\mu = S$ and times $N$ this is Eq. 21. $\square$
 
 **Check.**
 """
@@ -956,9 +954,7 @@ With the factors $-\tfrac{1}{2s}$, $-\tfrac{1}{2s}$ and $+\tfrac{2}{2s}$,
 
 $$ \frac{\partial L_\beta}{\partial W} = \frac1s \Big( S_\mu V^\top - W D - W V S_\mu V^\top \Big) . $$
 
-There is no $\beta$ in it: the KL term never sees the decoder. Dimensions: $W D$ is
-$(n \times k)(k \times k)$, and scales the $i$-th column of $W$ by $D_i$; $D W$ would be
-$(k \times k)(n \times k)$, which does not exist unless $n = k$. $\square$
+There is no $\beta$ in it: the KL term never sees the decoder. $\square$
 
 **Check.**
 """
@@ -971,7 +967,7 @@ check_small_gradient(22, "W", exact_W)
 r"""
 #### The second term of Eq. 22 as printed
 
-With $n = 4$ and $k = 2$ it cannot be formed:
+$D W$ would be $(k \times k)(n \times k)$. With $n = 4$ and $k = 2$ it cannot be formed:
 """
 
 # %%
@@ -1028,10 +1024,8 @@ s^* = \frac Rn = \frac{1}{n}\, \mathbb E\, \|x - \mu - Wz\|^2 . $$
 Here $R > 0$ unless $W = 0$ and every sample equals $\mu$, because
 $R \ge \operatorname{tr}(W D W^\top) = \sum_i D_i \|w_i\|^2$, and with $W = 0$ it is $\operatorname{tr}(S_\mu)$.
 The derivative is positive below $s^*$ and negative above, so $s^*$ is the one maximum for given $W$, $V$,
-$D$: the mean squared error per dimension, for any $\beta$. The error is that of *sampled* codes; at the mean code it
-is smaller by $\operatorname{tr}(W D W^\top)$, and leads to a $\sigma^2$ that is too small. Nothing here is special to a
-linear decoder: for any Gaussian decoder with one $\sigma^2$, the best is the mean squared error per dimension, at
-sampled codes.
+$D$: the mean squared error per dimension, for any $\beta$, at *sampled* codes; at the mean code the error is smaller by
+$\operatorname{tr}(W D W^\top)$, and so would $\sigma^2$ be. Nothing here is special to a linear decoder.
 
 **$\mu$.** With the encoder's mean tied to the decoder's, as $V(x - \mu)$, $\mu$ occurs in the two quadratics.
 The terms that contain $y$ are
@@ -1113,10 +1107,8 @@ is $-2 \operatorname{tr}(V S_\mu W)$, and the third does not contain $V$. So
 $$ g(V) = g(V^*) - \tfrac{1}{2s} \operatorname{tr}\big( M_\theta (V - V^*) S_\mu (V - V^*)^\top \big)
 = g(V^*) - \tfrac{1}{2s} \big\| M_\theta^{1/2} (V - V^*)\, S_\mu^{1/2} \big\|^2 . $$
 
-So $g$ is concave, $V^*$ is a maximum, and $V$ is another exactly when
-$M_\theta^{1/2} (V - V^*)\, S_\mu^{1/2} = 0$. As $M_\theta$ is positive definite this says
-$(V - V^*)\, S_\mu = 0$, and *if $S_\mu$ is nonsingular*, $V = V^*$. The data decide how much a wrong $V$ costs, but
-not which $V$ is right. $\square$
+So $V^*$ is a maximum, and, as $M_\theta$ is positive definite, $V$ is another exactly when $(V - V^*)\, S_\mu = 0$: *if
+$S_\mu$ is nonsingular*, when $V = V^*$. $\square$
 """
 
 # %%
@@ -1162,9 +1154,8 @@ r"""
 $M^{-1} W^\top (x - \mu)$. At $\beta = 1$ this is $V^* (x - \mu)$, whatever $W$ is.
 
 **The posterior covariance, exactly when the columns are orthogonal.** The true covariance is $s M^{-1}$, and
-$D^* = s \widetilde M^{-1}$ with $\widetilde M = \operatorname{diag}(W^\top W) + s I$, the diagonal part of
-$M$. They agree exactly when $M = \widetilde M$, that is, when $W^\top W = M - sI$ is diagonal: when the columns are
-orthogonal. (Zero columns are orthogonal to everything.) Then, and only then, $q$ is the posterior, term (A) is zero for
+$D^* = s \widetilde M^{-1}$ with $\widetilde M$ the diagonal part of $M$. They agree exactly when $W^\top W = M - sI$ is
+diagonal: when the columns are orthogonal. (Zero columns are orthogonal to everything.) Then, and only then, $q$ is the posterior, term (A) is zero for
 every $x$, and the ELBO is $\log p(x)$. $\square$
 """
 
@@ -1192,9 +1183,8 @@ of $\sigma^2$: a $\beta$ below 1 makes the encoder believe that there is less no
 
 Eq. 21 has $S$ behind the bracket, so the bracket itself need not vanish. By the completed square, the best
 encoders are all of $V^* + A$ with $A S_\mu = 0$: the rows of $A$ may be any vectors in the null space of
-$S_\mu$. With $\mu = \bar x$ the null space of $S$ consists of the directions in which the data do not vary at
-all, since $a^\top S a = \frac1N \sum_i (a^\top (x_i - \bar x))^2$. So the encoders agree on every sample, and
-differ only where no sample has ever been.
+$S_\mu$. With $\mu = \bar x$ these are the directions in which the data do not vary at
+all, since $a^\top S a = \frac1N \sum_i (a^\top (x_i - \bar x))^2$. So the encoders agree on every sample.
 
 This is no curiosity. MNIST has 784 pixels and a covariance of rank 712. Some of the 72 directions that are left are
 easy to name: the pixels that are black in every training image. Let $A$ be 1 on these and 0 elsewhere, in each of
@@ -1251,8 +1241,7 @@ r"""
 $V^*$ ignores the pixel, as the true posterior does: no column of $W$ reaches it, so it says nothing about
 $z$. The other encoder reports it as news. What the data determine is $V$ on their own span; off it, gradient
 descent (with $\mu$ at the mean) leaves $V$ where it was initialised.
-"Recovering the true posterior mean in all cases" holds on the span of the data, and everywhere if $S$ is
-nonsingular.
+So "recovering the true posterior mean in all cases" holds on that span.
 
 A picture of the same thing, with the small generic model and its data projected on the plane of their first two
 principal directions: the first row of $V$ moves away from that of $V^*$ by a distance $r$, once in a direction in
@@ -1409,11 +1398,8 @@ Putting the pieces together, with $\widetilde M_\theta = \operatorname{diag}(W^\
 $$ \max_{V, D} L_\beta = -\tfrac12 \Big[ n \log 2\pi s
 + \beta \sum_i \log \frac{(\widetilde M_\theta)_{ii}}{\theta} + \beta \operatorname{tr}(C_\theta^{-1} S) \Big] . $$
 
-At $\beta = 1$ compare it with $\ell$, the average of $\log p$: by the determinant identity
-$\log \det C = (n - k) \log s + \log \det M$ of [chapter 1](01_ppca.ipynb#equation-5),
-$\ell = -\tfrac12 \big[ n \log 2\pi s + \log \det M - k \log s + \operatorname{tr}(C^{-1} S) \big]$. The two
-differ in one place only: where $\log p$ has $\log \det M$, the ELBO has $\log \det \widetilde M$. Their
-difference, $\tfrac12 (\log \det \widetilde M - \log \det M)$, is [Eq. 26](05_theorem_1.ipynb#equation-26).
+At $\beta = 1$ it is the average of $\log p$ ([chapter 1](01_ppca.ipynb#equation-5), with its
+$\log \det C = (n - k) \log s + \log \det M$), but for $\log \det \widetilde M$ in the place of $\log \det M$: half the difference of the two is [Eq. 26](05_theorem_1.ipynb#equation-26).
 """
 
 # %%
@@ -1485,7 +1471,7 @@ diagonal: the best $\Sigma$ is diagonal of itself, and $J$ *is* the objective of
 
 **Where does it end?** At $\beta = 1$ the ascent climbs the log likelihood $\ell(W, s)$ in $W$ and $s$ together. At a
 *fixed* $s$, every stationary $W$ is a global maximum or has a direction of positive curvature
-([chapter 2](02_stability.ipynb#equation-12)). One more step covers the two together:
+([chapter 2](02_stability.ipynb#which-stationary-points-are-stable-and-why)). One more step covers the two together:
 
 *Let $k$ be below the rank of $S$. A stationary point $(W_0, s_0)$ of $\ell$ is a global maximum, or has a direction in
 $W$ of positive curvature. So every local maximum in $(W, s)$ is global.*

@@ -869,7 +869,9 @@ print(
 
 # %% [markdown]
 r"""
-A checkpoint of other members, other data, another network or another batch size is refused.
+A checkpoint of other members, other data, another network or another batch size is refused. So is one that has
+trained for more epochs than asked for, one made at another $\beta$ in any of its epochs, and one that took its
+snapshots after other epochs.
 
 **Sums are rounded.** Parameters, gradients and Adam are in float32, whose relative spacing is about
 $10^{-7}$. That is enough for steps that carry noise anyhow, and not for sums over thousands of images and

@@ -194,7 +194,8 @@ $$ \frac{d \phi}{d \tau} = \frac{\dot \phi}{\beta} = \nabla_\phi \text{ELBO}\big
 $\sigma^2$.** For $\beta = t / T$ we have $\tau = t^2 / 2T$, so $\theta = s \sqrt{2 \tau / T}$: the whole schedule
 takes the time $T/2$ in the new units. It shows what kind of relief to expect from annealing: that of a smaller
 $\sigma^2$, for as long as it is smaller. For Adam this holds only as far as $\beta$ changes little while its
-averages last, for they hold gradients with several factors.
+averages last, for they hold gradients with several factors; how Adam itself leaves collapse, without annealing, is
+timed in [chapter 7](07_what_linear_theory_predicts.ipynb#leaving-collapse-how-fast).
 
 **Check** with the linear VAE's gradients, both flows integrated numerically. The schedule is
 $\beta = \beta_0 + (1 - \beta_0)\, t / T$ with $\beta_0 = 0.05$, since the ELBO has no value at $\theta = 0$. Then
