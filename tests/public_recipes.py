@@ -622,6 +622,10 @@ def files_and_figures(folder):
             lambda **arguments: plots.figure(**arguments) and None,
             {"rows": whole(1), "columns": whole(1), "width": pos(2.0), "height": pos(2.0)},
         ),
+        "plots.panels": Recipe(
+            lambda **arguments: plots.panels(**arguments) and None,
+            {"count": whole(2), "width": pos(4.0), "height": pos(2.0)},
+        ),
         "plots.show_source": Recipe(
             lambda function: plots.show_source(function).data,
             {

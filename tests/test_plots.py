@@ -88,7 +88,22 @@ def test_pictures_stand_beside_the_panels_under_their_own_names():
     for ax, picture in zip(drawn, pictures, strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), picture)
         assert ax.images[0].get_clim() == (-np.abs(picture).max(), np.abs(picture).max())  # zero lies in the middle
-    assert drawn[0].get_position().y0 > drawn[1].get_position().y0
+    fig.canvas.draw()
+    assert drawn[0].get_position().x1 <= drawn[1].get_position().x0
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_panels_stand_two_a_row_and_have_letters(count):
+    fig, axes = plots.panels(count)
+    assert len(axes) == count and [ax.get_title(loc="left") for ax in axes] == list("abcde")[:count]
+    fig.canvas.draw()
+    places = [ax.get_position() for ax in axes]
+    lefts = sorted({round(place.x0, 2) for place in places})
+    assert len(lefts) == 2 and len({round(place.y0, 2) for place in places}) == (count + 1) // 2
+    if count % 2:
+        assert places[-1].width > 1.8 * places[0].width
+    with pytest.raises(ValueError, match="count is 1"):
+        plots.panels(1)
 
 
 @pytest.mark.parametrize(
@@ -159,10 +174,11 @@ def test_explorer_is_small_self_contained_and_labelled(moments):
     assert 2_000 < len(page.encode()) < 20_000
     assert not re.search(r"https?:|//[a-z]|url\(|@import|<link|<img|src=|\bid=", page)
     assert not re.search(r"__[A-Z]+__", page)
-    assert 'type="range"' in page and "<label>" in page and "aria-live" in page and "background: #fff" in page
+    assert 'type="range"' in page and "<label>" in page and "aria-live" in page and "--paper: #fff" in page
     numbers = json.loads(re.search(r"data-numbers='(.*?)'", page).group(1))
     np.testing.assert_allclose(numbers["eigenvalues"], EIGENVALUES[: len(numbers["eigenvalues"])], atol=1e-5)
     assert page == plots.landscape_explorer(moments).data
+    assert "Run this cell" in re.sub(r"(?s)<script>.*?</script>|<style>.*?</style>", "", page)  # what untrusted shows
 
 
 @pytest.mark.parametrize(
@@ -211,7 +227,7 @@ def test_spectrum_explorer_is_small_self_contained_and_labelled(moments):
     assert not re.search(r"https?:|//[a-z]|url\(|@import|<link|<img|src=|\bid=", page)
     assert not re.search(r"__[A-Z0-9]+__", page)
     assert page.count('type="range"') == 2 and page.count("<label>") == 2
-    assert "aria-live" in page and "background: #fff" in page
+    assert "aria-live" in page and "--paper: #fff" in page
     numbers = json.loads(re.search(r"data-numbers='(.*?)'", page).group(1))
     assert numbers == {"eigenvalues": list(EIGENVALUES[:8]), "k": 6, "n": 10, "rest": 0.6}
     assert page == plots.spectrum_explorer(moments, 6).data

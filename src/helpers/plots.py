@@ -6,6 +6,7 @@ import json
 import math
 import textwrap
 from importlib.resources import files
+from string import ascii_lowercase
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,6 +46,34 @@ def figure(rows=1, columns=1, width=7.0, height=3.6, **options):
         raise ValueError(f"width is {width} and height is {height}; expected inches, from 0.1 to 500")
     plt.rcParams.update(STYLE)  # for good, since legends and lines are drawn after this returns
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+
+
+def panels(count, width=8.6, height=3.5, **options):
+    """A figure of `count` lettered panels, two a row, the last of an odd number across both columns.
+
+    Parameters
+    ----------
+    count : int
+        From 2 to 26.
+    width, height : float
+        Of the figure, and of one row, in inches.
+    **options
+        Of every panel, as for ``add_subplot``.
+
+    Returns
+    -------
+    figure, list of axes
+    """
+    count, height = integer("count", count, 2, 26), positive("height", height)
+    rows = (count + 1) // 2
+    fig, placed = figure(rows, 2, width=width, height=height * rows, squeeze=False, subplot_kw=options)
+    axes = list(placed.flat)
+    if count % 2:
+        axes.pop().remove()
+        axes[-1].set_subplotspec(placed[0, 0].get_gridspec()[-1, :])
+    for ax, letter in zip(axes, ascii_lowercase, strict=False):
+        ax.set_title(letter, loc="left", fontweight="bold", fontsize=11)
+    return fig, axes
 
 
 def show_source(function):
@@ -97,8 +126,12 @@ def stability_panels(a, b, gains, titles, names=("u_5", "u_7"), pictures=()):
         raise ValueError(f"there are {len(titles)} titles for {len(gains)} gains; expected one each, at least one")
     if len(names) != 2 or len(pictures) not in (0, 2):
         raise ValueError(f"there are {len(names)} names and {len(pictures)} pictures; expected 2, and 2 or no pictures")
-    fig, axes = figure(1, len(gains), width=3.7 * len(gains) + 1.4 * bool(len(pictures)), height=4.2, squeeze=False)
-    for ax, gain, title in zip(axes[0], gains, titles, strict=True):
+    cells = len(gains) + bool(len(pictures))
+    rows, columns = (cells + 1) // 2, min(cells, 2)
+    fig, axes = figure(rows, columns, width=3.9 * columns, height=4.1 * rows, squeeze=False)
+    spare = list(axes.flat)[len(gains) :]
+    axes = axes.flat[: len(gains)]
+    for ax, gain, title in zip(axes, gains, titles, strict=True):
         top, span = gain.max(), max(np.ptp(gain), 1e-12)
         levels = top - span * np.linspace(1, 0, 27) ** 2
         ax.contourf(a, b, gain, levels=levels, norm=BoundaryNorm(levels, 256), cmap=HEIGHT)
@@ -110,10 +143,13 @@ def stability_panels(a, b, gains, titles, names=("u_5", "u_7"), pictures=()):
             ax.annotate(height, (a[column], b[row]), (0, 11), textcoords="offset points", ha="center")
         ax.set(xlabel=f"perturbation along ${names[0]}$\n(pixel intensity)", aspect="equal")
         ax.set_title(title, fontsize=11.5)
-    axes[0, 0].set_ylabel(f"perturbation along ${names[1]}$\n(pixel intensity)")
+    for ax in axes[::2]:
+        ax.set_ylabel(f"perturbation along ${names[1]}$\n(pixel intensity)")
     if len(pictures):
-        _pictures(fig, axes[0], pictures, names)
-    return fig, axes[0]
+        _pictures(fig, spare[0].get_subplotspec(), pictures, names)
+    for ax in spare:
+        ax.remove()
+    return fig, axes
 
 
 def _ascending(name, values):
@@ -148,15 +184,13 @@ def _history(record, quantity):
     return record_with(record, name)[name].values
 
 
-def _pictures(fig, axes, pictures, names):
-    """Two directions as images in one more column: white for negative, black for positive, zero in between."""
-    column = fig.add_gridspec(2, len(axes) + 1, width_ratios=[1] * len(axes) + [0.34])
-    for i, ax in enumerate(axes):
-        ax.set_subplotspec(column[:, i])
+def _pictures(fig, cell, pictures, names):
+    """Two directions as images side by side in a cell of the grid: white for negative, black for positive."""
+    grid = cell.subgridspec(1, 2)
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         picture = finite_array("an entry of pictures", picture, ("height", "width"))
         size = np.abs(picture).max()
-        ax = fig.add_subplot(column[i, -1])
+        ax = fig.add_subplot(grid[i])
         ax.imshow(picture, cmap="gray_r", vmin=-size, vmax=size)
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"${name}$", fontsize=11.5)
