@@ -1030,7 +1030,7 @@ panels = {
 }
 
 # %% mystnb={"image": {"alt": "Cosines of columns and principal directions: a permutation for free D, mixtures otherwise"}}
-fig, axes = plots.figure(1, 3, width=8.4, height=3.2)
+fig, axes = plots.panels(3, height=3.1)
 for ax, (title, W_run) in zip(axes, panels.items(), strict=True):
     table = cosines(W_run, moments)
     picture = ax.imshow(table, cmap="gray_r", vmin=0, vmax=1)
@@ -1044,7 +1044,7 @@ _ = fig.colorbar(picture, ax=axes, label="|cos| of the angle", shrink=0.8)
 
 # %% [markdown]
 r"""
-Only the middle panel, the ELBO with a free diagonal $D$, has one dark cell in each row and column. The log
+Only panel b, the ELBO with a free diagonal $D$, has one dark cell in each row and column. The log
 likelihood finds some rotation of the components, and so does the ELBO with $D = I$.
 
 **Note.** There is a charitable reading, under which something like the paper's remark is true. Within Eq. 13,

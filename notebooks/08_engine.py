@@ -504,15 +504,15 @@ predicted = np.array([spectrum.kl(lam[:16], e.sigma2) for e in fixed])
 assert (sorted_kl[:2, :4].sum(axis=1) > predicted[:2, :4].sum(axis=1)).all()
 
 # %% mystnb={"image": {"alt": "Sorted KL of sixteen units at four noise variances: at the larger two, networks use fewer units than the linear model, the leading ones for more"}}
-fig, axes = plots.figure(1, 4, width=10, height=3.4, sharey=True)
+fig, axes = plots.panels(4, height=3)
 units = np.arange(1, 17)
 for ax, e, deep, linear, count in zip(axes, fixed, sorted_kl, predicted, linear_counts, strict=True):
     ax.plot(units, deep, "o-", color=plots.COLOURS[0], markersize=4, label="trained network")
     ax.plot(units, linear, "--", color=plots.COLOURS[1], label="linear optimum")
     ax.axvline(count + 0.5, color="0.4", linestyle=":", label="λ > σ² to the left")
     ax.set(title=f"σ² = {e.sigma2:.3g}", xlabel="unit, by KL", xticks=(1, 8, 16))
-axes[0].set_ylabel("average KL (nats)")
-_ = axes[0].legend(fontsize=8.5)
+    ax.set(ylim=(-0.15, 1.05 * max(sorted_kl.max(), predicted.max())), ylabel="average KL (nats)")
+_ = axes[0].legend()
 
 # %% [markdown]
 r"""
