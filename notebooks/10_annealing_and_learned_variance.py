@@ -395,7 +395,7 @@ def draw_figure_5(axes, annealed, plain):
 
 
 # %% mystnb={"image": {"alt": "Digits: KL rising and falling back under annealing; inactive curves at the snapshot below those at the end; the ends with and without annealing close"}} tags=["nbval-ignore-output"]
-fig, axes = plots.figure(1, 3, width=12.5, height=4)
+fig, axes = plots.panels(3)
 three = [(annealed, "annealed", "-"), (plain, "β = 1", "--"), (held, "β = 0.8", ":")]
 for (part, name, line), colour in zip(three, plots.COLOURS, strict=False):
     axes[0].plot(live.epoch, part.history_kl.values[:, 0], line, color=colour, label=name)
@@ -406,9 +406,9 @@ draw_figure_5(axes[1:], annealed, plain)
 
 # %% [markdown]
 r"""
-Left: under annealing the KL shoots up while $\beta$ is small, out of the picture, and comes back to that of the run
-without. The thin line marks the snapshot. Middle: Figure 5. At the snapshot (dashed) fewer units are below most
-thresholds than at the end (solid). Right: at the end, with annealing (solid) and without (dashed), the curves
+Panel a: under annealing the KL shoots up while $\beta$ is small, out of the picture, and comes back to that of the run
+without. The thin line marks the snapshot. Panel b: Figure 5. At the snapshot (dashed) fewer units are below most
+thresholds than at the end (solid). Panel c: at the end, with annealing (solid) and without (dashed), the curves
 differ by a few units of the 20. In numbers, at two thresholds:
 """
 
@@ -514,12 +514,17 @@ else:
     draw_figure_5(axes, *figure5)
     _ = fig.suptitle("Figure 5: " + records.label(figure5[0]), fontsize=9.5)
 
-# %% [markdown]
+# %% [markdown] tags=["where-recorded"]
 r"""
-In the picture, where there is one, on the left stands the paper's Figure 5, dashed before annealing ends, solid at
+On the left stands the paper's Figure 5, dashed before annealing ends, solid at
 the end of training; on the right the end beside the end without annealing. Each curve is of the learning rate with the best final
 ELBO, which need not be the same with annealing and without. What the paper claims of them is judged
-[below](#verdicts). The study without annealing took its snapshot after the same epoch, so the fair comparison can be
+[below](#verdicts).
+"""
+
+# %% [markdown] tags=["where-recorded"]
+r"""
+The study without annealing took its snapshot after the same epoch, so the fair comparison can be
 made on MNIST too:
 """
 
@@ -534,7 +539,7 @@ else:
         print(f"σ² = {s:<7g}{counts[0]:5d}{counts[1]:8d}")
     assert epochs[0] == epochs[1] and (early5[0] < early5[1])[:3].all()
 
-# %% [markdown]
+# %% [markdown] tags=["where-recorded"]
 r"""
 And with several seeds:
 """
@@ -578,7 +583,7 @@ print("all members: the ELBO at σ² = E/n is -(n/2)(log(2πE/n) + 1) - K; the s
 
 
 # %% mystnb={"image": {"alt": "Digits, three seeds each: ELBO higher, learned variance lower and inactive curves lower with annealing than without"}} tags=["nbval-ignore-output"]
-fig, axes = plots.figure(1, 3, width=12.5, height=3.8)
+fig, axes = plots.panels(3)
 plots.learned_variance(axes, ways)
 
 # %% [markdown]
@@ -682,17 +687,17 @@ def equal_elbo(ax, n):
 
 # %% mystnb={"image": {"alt": "Digits: threshold βσ² over the epochs for four starts; final ELBO falling with the start; KL against error per pixel over lines of equal ELBO"}} tags=["nbval-ignore-output"]
 begun = select(live, (live.set_sigma2_rule.values == "adam") & (live.set_seed.values == 0))
-fig, axes = plots.figure(1, 3, width=13, height=4.2)
+fig, axes = plots.panels(3)
 draw_thresholds(axes[0], begun, lam, k)
 draw_ends(axes[1:], begun, n)
 
 # %% [markdown]
 r"""
-Left: from $\sigma^2 = 1$ without annealing (dashed) the threshold starts above $\lambda_1$ and comes down through
+Panel a: from $\sigma^2 = 1$ without annealing (dashed) the threshold starts above $\lambda_1$ and comes down through
 the spectrum; annealed (solid), it comes from below and stays lower for as long as $\beta$ rises. From 10, Adam needs
 the whole schedule to get down to $\lambda_1$, and annealing is over when it would be of use (that run even ends
-below the one without). From 0.1 or 0.01 no unit is ever told to die for long. Middle: the ELBO at the end follows
-the start far more than the schedule. Right: the same runs in the plane of error and KL (numbers at the points: the
+below the one without). From 0.1 or 0.01 no unit is ever told to die for long. Panel b: the ELBO at the end follows
+the start far more than the schedule. Panel c: the same runs in the plane of error and KL (numbers at the points: the
 start). Thin lines join equal ELBOs, of which the numbers in grey tell the value; the runs do not lie along them.
 """
 
@@ -736,15 +741,20 @@ else:
 if figure6 is None:
     print(missing("mnist-learned"))
 else:
-    fig, axes = plots.figure(1, 3, width=12.5, height=3.9)
+    fig, axes = plots.panels(3)
     plots.learned_variance(axes, ways6)
     _ = fig.suptitle("Figure 6: " + records.label(grid6), fontsize=9.5)
 
-# %% [markdown]
+# %% [markdown] tags=["where-recorded"]
 r"""
-In the picture stand the three parts of the paper's Figure 6, from our run: the ELBO, $\sigma^2$, and the units. One
+These are the three parts of the paper's Figure 6, from our run: the ELBO, $\sigma^2$, and the units. One
 pair of runs cannot tell a rule from chance, so the paper's observation, the same ELBO with different
-representations, wants seeds. With three more at the learning rates chosen:
+representations, wants seeds.
+"""
+
+# %% [markdown] tags=["where-recorded"]
+r"""
+With three more at the learning rates chosen:
 """
 
 
@@ -767,7 +777,7 @@ else:
     show_account(*pairs[1], n_mnist)
     print("ELBO, standard deviation over the seeds:", *(f"{part.elbo.values.std(ddof=1):.1f}" for part in pairs[1]))
 
-# %% [markdown]
+# %% [markdown] tags=["where-recorded"]
 r"""
 And the start of $\sigma^2$, from 30 to 0.001, at one learning rate:
 """
@@ -778,7 +788,7 @@ if begun is None:
     print(missing("mnist-sigma-init"))
 else:
     begun = select(begun, ~begun.diverged.values.astype(bool))
-    fig, axes = plots.figure(1, 3, width=13, height=4.2)
+    fig, axes = plots.panels(3)
     draw_thresholds(axes[0], begun, lam_mnist, k_mnist)
     draw_ends(axes[1:], begun, n_mnist)
     _ = fig.suptitle(records.label(begun), fontsize=9.5)
@@ -786,11 +796,14 @@ else:
         values = begun.elbo.values[mask]
         print(f"{name:9s} final ELBO over {len(values)} starts: from {values.min():.1f} to {values.max():.1f}")
 
+# %% [markdown] tags=["where-recorded"]
+r"""
+It reads like the picture for digits: the threshold on its way (a), the ELBO by start (b), the runs between lines of
+equal ELBO (c).
+"""
+
 # %% [markdown]
 r"""
-Where the record is there, it reads like the picture for digits: left the threshold on its way, in the middle the
-ELBO by start, right the runs between lines of equal ELBO.
-
 ## Verdicts
 
 What the paper claims of its Figures 5 and 6, stated so that a run can decide it. Only a run on MNIST does. The paper

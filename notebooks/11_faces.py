@@ -276,13 +276,13 @@ def inactive(kl, level):
 
 
 # %% mystnb={"image": {"alt": "Patches: ELBO over the epochs, learned variance falling from 1 to below 0.1, and shares of inactive units at the end, with annealing and without"}} tags=["nbval-ignore-output"]
-fig, axes = plots.figure(1, 3, width=12.5, height=3.8)
+fig, axes = plots.panels(3)
 plots.learned_variance(axes, with_and_without(live))
 _ = fig.suptitle("as Figures 7 and 8: " + records.label(live), fontsize=9.5)
 
 # %% [markdown]
 r"""
-Left the ELBO of the standard objective over the epochs, as in Figure 7; middle and right what Figure 8 shows, $\sigma^2$ and
+Panel a has the ELBO of the standard objective over the epochs, as in Figure 7; b and c what Figure 8 shows, $\sigma^2$ and
 the inactive units. While $\beta$ is small the annealed run maximises something else than what is drawn. How
 the two compare after a dozen epochs differs between seeds and machines, so no cell claims it. What holds:
 """
@@ -456,19 +456,22 @@ if faces is None:
     print(missing("faces-learned"))
 else:
     ways = with_and_without(faces)
-    fig, axes = plots.figure(1, 3, width=12.5, height=3.9)
+    fig, axes = plots.panels(3)
     plots.learned_variance(axes, ways)
     for ax, title in zip(axes, ("Figure 7", "Figure 8", "Figure 8"), strict=True):
         ax.set_title(title, fontsize=11)
     _ = fig.suptitle(records.label(faces), fontsize=9.5)
 
-# %% [markdown]
+# %% [markdown] tags=["where-recorded"]
 r"""
-Where the record is there: left Figure 7, the ELBO of the standard objective; middle and right Figure 8. Read the curves with
+Panel a is Figure 7, the ELBO of the standard objective; b and c are Figure 8. Read the curves with
 the run's images and steps in mind, printed above. Here $\sigma^2$ does not have to find its way down under Adam, so what
 annealing does for the paper by speeding that up cannot show. (The last column above, $\lambda > \sigma^2$, is from the
 eigenvalues of the pack's images.)
+"""
 
+# %% [markdown]
+r"""
 ## Figure 9: fixed σ²
 """
 
@@ -486,11 +489,14 @@ else:
     fig.suptitle(records.label(faces_fixed), fontsize=9.5)
     account(faces_fixed, lam_faces)
 
+# %% [markdown] tags=["where-recorded"]
+r"""
+The ELBO of every epoch, at the four noise variances, on the right without the first epochs and
+what lies far below. The table says whether each error per pixel, $E/n$, is still above its $\sigma^2$ or already below.
+"""
+
 # %% [markdown]
 r"""
-Where the record is there: the ELBO of every epoch, at the four noise variances, on the right without the first epochs and
-what lies far below. The table says whether each error per pixel, $E/n$, is still above its $\sigma^2$ or already below.
-
 ## Figures 10 and 11: faces
 """
 
@@ -503,12 +509,15 @@ else:
     fig = draw_pictures(faces, shown)
     _ = fig.suptitle("Figures 10 and 11, annealed: " + records.label(faces), fontsize=9.5)
 
-# %% [markdown]
+# %% [markdown] tags=["where-recorded"]
 r"""
-Where the record is there: the annealed network's reconstructions of the first eight training images, which themselves may not be
+The annealed network's reconstructions of the first eight training images, which themselves may not be
 printed here, and the plane through the first three. Its fourth corner, bottom right, is not between the faces but beyond
 them, at $b + c - a$: on average farther from the centre than any one of them ([exercise 2](#exercises)).
+"""
 
+# %% [markdown]
+r"""
 ## Verdicts
 
 What the paper claims, stated so that a run on faces can decide it; a run on patches decides nothing. Its figures of faces have
