@@ -780,7 +780,7 @@ def recorded(start, stop):
 
 def deep(folder, closing):
     """Recipes for the networks, their training, the studies and their records."""
-    from helpers import checkpoint, designs, experiments, lockstep, records, studies, train, vae
+    from helpers import checkpoint, designs, experiments, lockstep, long_runs, records, studies, train, vae
 
     x, T = X.astype(np.float32), torch.tensor(X, dtype=torch.float32)
     build = partial(vae.mlp, **TINY)
@@ -804,7 +804,9 @@ def deep(folder, closing):
             pass
 
     one = recorded(0, 2)
-    record_file = folder / "record.nc"
+    record_file, listed = folder / "record.nc", folder / "list.txt"
+    listed.write_text("demo quick 0:1\n")
+    entry = long_runs.Entry("demo", "quick", range(1))
     records.save(one, record_file)
     record = thing(one, extra={"without provenance": lambda: xr.Dataset(one.variables)})
     runs = {
@@ -931,6 +933,7 @@ def deep(folder, closing):
                 "same": function(lambda name, was, value: was == value),
             },
         ),
+        "checkpoint.progress": Recipe(checkpoint.progress, {"path": place(saved, "nonsense", "1")}),
         "train.LinearAnnealing": Recipe(train.LinearAnnealing, {"epochs": pos(3.0)}),
         "train.Member": Recipe(
             train.Member,
@@ -940,8 +943,10 @@ def deep(folder, closing):
                 "sigma2": pos(0.5),
                 "sigma2_rule": choice("fixed"),
                 "beta": non(1.0, takes="function, class"),
+                "decay": non(0.5, extra={"above 1": lambda: 1.5}),
             },
         ),
+        "train.Member.rate_at": Recipe(member.rate_at, {"epoch": whole(1, takes="zero"), "epochs": whole(2)}),
         "train.Member.beta_at": Recipe(member.beta_at, {"elapsed": non(1.0)}),
         "train.Member.describe": Recipe(
             train.Member(beta=lambda elapsed: 1.0).describe, {"values": a(X, takes="None, wider")}
@@ -1087,6 +1092,33 @@ def deep(folder, closing):
             (RuntimeError,),  # of blocks that failed, with their reasons
         ),
         "studies.table": Recipe(studies.table, {"record": thing(one)}),
+        "long_runs.Entry": Recipe(
+            long_runs.Entry,
+            {
+                "study": choice("demo"),
+                "profile": choice("quick"),
+                "members": thing(range(2), extra={"too far": lambda: range(9), "backwards": lambda: range(2, 0, -1)}),
+                "precision": choice("float32", **OPTIONAL),
+            },
+        ),
+        "long_runs.Entry.path": Recipe(entry.path, {"folder": place(folder), "suffix": word("nc")}),
+        "long_runs.read": Recipe(long_runs.read, {"path": place(listed)}, (OSError,)),
+        "long_runs.progress": Recipe(long_runs.progress, {"entry": thing(entry), "folder": place(folder)}),
+        "long_runs.report": Recipe(
+            long_runs.report,
+            {"entries": many([entry], takes="empty list"), "folder": place(folder), "processes": whole(1)},
+        ),
+        "long_runs.work": Recipe(
+            long_runs.work,
+            {
+                "entries": many([], takes="empty list"),
+                "folder": place(folder),
+                "processes": whole(1),
+                "device": word("cpu"),
+                "niceness": whole(1, takes="zero"),
+                "say": function(print),
+            },
+        ),
         "studies.main": Recipe(
             studies.main,
             {

@@ -45,6 +45,7 @@ RESULTS = {
     "ledger.Entry",
     "linear_vae.Gradients",
     "linear_vae.Terms",
+    "long_runs.Progress",
     "scorecard.Row",
     "train.Run",
 }

@@ -15,10 +15,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from helpers import checkpoint, records
-from helpers._validation import brief, instance, integer
+from helpers._validation import brief, instance, integer, one_of, path_of, words
 from helpers.designs import find
 from helpers.lockstep import PRECISIONS
 
@@ -41,8 +40,8 @@ class Entry:
         there = instance("members", self.members, range)
         if there.step != 1 or not 0 <= there.start < there.stop <= count:
             raise ValueError(f"members is {there}; expected a range of step 1 within {range(count)}")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {brief(self.precision)}; expected one of {PRECISIONS}")
+        if self.precision is not None:
+            one_of("precision", self.precision, PRECISIONS)
 
     def __str__(self):
         return f"{self.study} {self.profile} {self.members.start}:{self.members.stop}"
@@ -50,7 +49,7 @@ class Entry:
     def path(self, folder, suffix):
         """Where `studies` keeps its checkpoint ("safetensors") or its record ("nc")."""
         start, stop = self.members.start, self.members.stop
-        return Path(folder) / f"{self.study}-{self.profile}-{start}-{stop}.{suffix}"
+        return path_of("folder", folder) / f"{self.study}-{self.profile}-{start}-{stop}.{words('suffix', suffix)}"
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,12 @@ def read(path):
         When a line is none, or names what there is not; the message says which line.
     """
     entries = []
-    for number, line in enumerate(Path(instance("path", path, (str, os.PathLike))).read_text().splitlines(), 1):
-        words = line.partition("#")[0].split()
-        if not words:
+    for number, line in enumerate(path_of("path", path).read_text().splitlines(), 1):
+        said = line.partition("#")[0].split()
+        if not said:
             continue
         try:
-            study, profile, members, *precision = words
+            study, profile, members, *precision = said
             start, stop = map(int, members.split(":"))
             entry = Entry(study, profile, range(start, stop), *precision)
         except (ValueError, TypeError) as error:
@@ -93,8 +92,8 @@ def read(path):
 
 def progress(entry, folder):
     """The `Progress` of an entry, by its record in the folder or in the package, or else by its checkpoint."""
-    epochs = find(entry.study, entry.profile).epochs
-    path, whole = entry.path(folder, "nc"), Path(folder) / f"{entry.study}-{entry.profile}.nc"
+    epochs = find(instance("entry", entry, Entry).study, entry.profile).epochs
+    path, whole = entry.path(folder, "nc"), path_of("folder", folder) / f"{entry.study}-{entry.profile}.nc"
     found = [records.load(one) for one in (path, whole) if one.is_file()]
     found += [records.recorded(entry.study, entry.profile), records.begun(entry.study, entry.profile)]
     for record in found:
@@ -106,8 +105,15 @@ def progress(entry, folder):
     return Progress(epoch, epochs, seconds, False)
 
 
+def _checked(entries, folder):
+    path_of("folder", folder)
+    if not all(isinstance(entry, Entry) for entry in instance("entries", entries, (list, tuple))):
+        raise ValueError(f"entries is {brief(entries)}; expected a list of Entry")
+
+
 def report(entries, folder, processes):
     """What is done, what is left and how long it will take, as text."""
+    _checked(entries, folder)
     integer("processes", processes, 1, 2**31)
     found = [progress(entry, folder) for entry in entries]
     rates = {}
@@ -139,15 +145,15 @@ def _child(niceness):
 
 
 def _start(entry, folder, device, niceness):
-    command = "resume" if entry.path(folder, "safetensors").exists() else "run"
+    verb = "resume" if entry.path(folder, "safetensors").exists() else "run"
     members = f"{entry.members.start}:{entry.members.stop}"
-    words = [*COMMAND, command, entry.study, "--profile", entry.profile]
-    words += ["--members", members, "--out", str(folder), "--device", device]
-    words += ["--precision", entry.precision] if entry.precision else []
+    command = [*COMMAND, verb, entry.study, "--profile", entry.profile]
+    command += ["--members", members, "--out", str(folder), "--device", device]
+    command += ["--precision", entry.precision] if entry.precision else []
     environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"TQDM_DISABLE": "1"}
     said = tempfile.TemporaryFile("w+")  # and no pipe, on which a child would stumble if this process were killed
     ours = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": said}
-    return subprocess.Popen(words, preexec_fn=partial(_child, niceness), **ours), said
+    return subprocess.Popen(command, preexec_fn=partial(_child, niceness), **ours), said
 
 
 def work(entries, folder, processes=1, device="cpu", niceness=LOWEST, say=print):
@@ -171,10 +177,12 @@ def work(entries, folder, processes=1, device="cpu", niceness=LOWEST, say=print)
     RuntimeError
         When entries failed, after all others were done; the message says which, and their last words.
     """
-    if not all(isinstance(entry, Entry) for entry in instance("entries", entries, (list, tuple))):
-        raise ValueError(f"entries is {brief(entries)}; expected a list of Entry")
+    _checked(entries, folder)
     integer("processes", processes, 1, 2**31)
     integer("niceness", niceness, 0, LOWEST)
+    words("device", device)
+    if not callable(say):
+        raise ValueError(f"say is {brief(say)}; expected a function of a line")
     waiting = [entry for entry in entries if not progress(entry, folder).recorded]
     running, failures = {}, []
     try:
