@@ -852,7 +852,7 @@ print("M, signs aside:", np.abs(M_pair).round(4).tolist())
 print("residual below 1e-14:", residual(W_pair, pair, 0.4) < 1e-14)
 vae = LinearVAE(W_pair, *optimal_encoder(W_pair, 0.4), pair.mean, 0.4)
 steepest = max(np.abs(part).max() for part in vae.gradients(pair)[:3])
-print("gradient of the full ELBO in W, V and D below 1e-14:", steepest < 1e-14)
+print("gradient of the full ELBO in W, V and D below 1e-13:", steepest < 1e-13)
 
 # %% [markdown]
 r"""
