@@ -5,8 +5,8 @@ python book/build.py notebooks [NAME ...]   execute notebooks/NAME.py (all by de
 """
 
 import argparse
-import base64
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -14,9 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cells
 import ledger_page
+import nbformat
 import pairs
 import scorecard_page
+from drawing import FIGURE
 from pairs import ROOT
 
 try:
@@ -44,9 +47,11 @@ def build_book():
     """Execute every notebook on a copy under _build, generate ledger and scorecard, render; returns 0 on success."""
     build = ROOT / "_build"
     source, ledger, scorecard = build / "source", build / "ledger", build / "scorecard"
-    for old in (source, ledger, scorecard, build / "html", build / ".doctrees", build / "jupyter_execute"):
+    executed = build / "executed"
+    for old in (source, executed, ledger, scorecard, build / "html", build / ".doctrees", build / "jupyter_execute"):
         shutil.rmtree(old, ignore_errors=True)
     source.mkdir(parents=True)
+    executed.mkdir()
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
@@ -55,14 +60,16 @@ def build_book():
     notebooks = {}
 
     def keep(path, notebook):
-        # The second cell serves a notebook that is alone; on the page it is folded.
-        notebook.cells[1].metadata["tags"] = ["hide-input"]
-        pairs.write_notebook(notebook, source / "notebooks" / f"{path.stem}.ipynb")
+        pairs.write_notebook(notebook, executed / f"{path.stem}.ipynb")
         notebooks[path.stem] = notebook
 
     folders = {"BOOK_LEDGER": str(ledger), "BOOK_SCORECARD": str(scorecard)}
-    if pairs.execute_all(pairs.chapters(), source / "notebooks", keep, folders):
+    folders["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT / "book"), os.environ.get("PYTHONPATH"))))
+    if pairs.execute_all(pairs.chapters(), source / "notebooks", keep, folders, extension="drawing"):
         return 1
+    for name, notebook in notebooks.items():
+        page = cells.prepare(copy.deepcopy(notebook), name, source / "book")
+        pairs.write_notebook(page, source / "notebooks" / f"{name}.ipynb")
 
     checks = ledger_page.merge(ledger)
     (build / "ledger.json").write_text(json.dumps(checks, indent=1), encoding="utf-8")
@@ -92,15 +99,22 @@ def fill(page, name, text):
 
 
 def landing_figure(notebook, folder):
-    """Save the picture of the cell tagged landing-figure into `folder`; returns the Markdown that shows it."""
+    """Show on the landing page the figure of the cell tagged landing-figure; returns the HTML."""
     for cell in notebook.cells:
         if "landing-figure" in cell.metadata.get("tags", []):
-            pictures = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
-            if not pictures:
+            forms = [output.data[FIGURE] for output in cell.outputs if FIGURE in output.get("data", {})]
+            if not forms:
                 break
-            (folder / "_static" / "landing.png").write_bytes(base64.b64decode(pictures[0]))
-            return f"![{cell.metadata['mystnb']['image']['alt']}](_static/landing.png)"
+            return cells.figure(forms[0], "landing", cell.metadata["mystnb"]["image"]["alt"], folder)
     raise SystemExit(f"{LANDING} has no cell tagged landing-figure that shows a picture")
+
+
+def without(notebook, kind):
+    """A notebook, in place, without the outputs of one kind."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(kind, None)
+    return notebook
 
 
 def render(source):
@@ -111,6 +125,10 @@ def render(source):
     # Warnings come on the standard error; the standard output only repeats where the pages are.
     command = [jupyter_book, "build", str(source), *options]
     code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    for notebook in (ROOT / "_build" / "executed").glob("*.ipynb"):  # what a reader downloads is whole, and runs
+        offered = ROOT / "_build" / "html" / "_sources" / "notebooks" / notebook.name
+        if offered.exists():
+            pairs.write_notebook(without(nbformat.read(notebook, as_version=4), FIGURE), offered)
     if code:
         print("FAILED: the pages were not rendered without a warning", flush=True)
         return code

@@ -68,8 +68,11 @@ def passed_on(environment):
     }
 
 
-def execute(notebook, name, folder, environment=None, timeout=CELL_TIMEOUT, kernel="python3"):
-    """Execute `notebook` in place, in `folder`; raise `NotebookFailed` naming the notebook and the cell."""
+def execute(notebook, name, folder, environment=None, timeout=CELL_TIMEOUT, kernel="python3", extension=None):
+    """Execute `notebook` in place, in `folder`; raise `NotebookFailed` naming the notebook and the cell.
+
+    `extension` is the module of an IPython extension that the kernel loads first.
+    """
     variables = {
         **passed_on(os.environ),
         "OMP_NUM_THREADS": "1",
@@ -83,7 +86,9 @@ def execute(notebook, name, folder, environment=None, timeout=CELL_TIMEOUT, kern
         kernel_name=kernel,
         record_timing=False,
         coalesce_streams=True,  # where a print is cut in two depends on the clock
-        extra_arguments=["--IPKernelApp.log_level=40"],  # no note on sockets that stay inside this machine
+        # No note on sockets that stay inside this machine.
+        extra_arguments=["--IPKernelApp.log_level=40"]
+        + ([f"--IPKernelApp.extra_extensions={extension}"] if extension else []),
         resources={"metadata": {"path": str(folder)}},
     )
     language = notebook.metadata.get("language_info")
@@ -109,8 +114,8 @@ def failed_cell(notebook):
     return started[-1] if started else (1, notebook.cells[0])
 
 
-def execute_all(sources, folder, store, environment=None):
-    """Execute the .py files `sources` in `folder`, two at a time.
+def execute_all(sources, folder, store, environment=None, extension=None):
+    """Execute the .py files `sources` in `folder`, two at a time, with an IPython extension if one is named.
 
     Hands each finished notebook to ``store(source, notebook)`` and prints the seconds it took. Returns the number of
     failures, each printed with its notebook and cell.
@@ -121,7 +126,7 @@ def execute_all(sources, folder, store, environment=None):
     def one(source):
         start = time.perf_counter()
         try:
-            notebook = execute(read_source(source), source.stem, folder, environment)
+            notebook = execute(read_source(source), source.stem, folder, environment, extension=extension)
             with storing:
                 store(source, notebook)
         except NotebookFailed as error:
