@@ -16,6 +16,11 @@ def remove_thebe(app, config):
                 app.disconnect(listener.id)
 
 
+def remove_thebes_sheet(app, pagename, templatename, context, doctree):
+    """With thebe goes the style sheet that it would have copied; a page that asks for it gets a 404."""
+    context["css_files"] = [sheet for sheet in context.get("css_files", []) if "thebe" not in str(sheet.filename)]
+
+
 def default_to_the_readers_mode(app, config):
     """Light or dark as the reader's system says; left empty, the theme calls its own default an error."""
     config.html_context.setdefault("default_mode", "auto")
@@ -48,6 +53,7 @@ def silence(app, error):
 def setup(app):
     """Called by Sphinx."""
     app.connect("config-inited", remove_thebe)
+    app.connect("html-page-context", remove_thebes_sheet)
     app.connect("config-inited", default_to_the_readers_mode)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", silence)

@@ -33,6 +33,8 @@ def table(rows):
             lines.append(f"| {figure} | — | not yet run | — | — | — |")
         for row in of_figure:
             link = f"[{figure}](../notebooks/{row['notebook']}.ipynb)"
-            cells = (row["claim"], f"**{row['verdict']}**", row["paper"], row["ours"], row["run"])
+            kind = row["verdict"].replace(", ", " ").replace(" ", "-")
+            verdict = f'<strong class="{kind}">{row["verdict"]}</strong>'
+            cells = (row["claim"], verdict, row["paper"], row["ours"], row["run"])
             lines.append(f"| {link} | " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join([*lines, ":::"])
