@@ -14,10 +14,14 @@ OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 STAMP := $(VENV)/.made-from
 
-.PHONY: book test notebooks lab bench paper clean repository
+.PHONY: book pdf test notebooks lab bench paper clean repository
 
 book: $(STAMP)
 	$(BIN)/python book/build.py
+
+# The whole book as one file, _build/book.pdf; needs Chromium or Chrome.
+pdf: book
+	$(BIN)/python book/onefile.py
 
 # The package, the notebooks' form and the pages; and every cell of every notebook against its stored output.
 test: $(STAMP)
