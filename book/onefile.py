@@ -27,10 +27,11 @@ PAGE = """<!DOCTYPE html>
 @page {{ size: A4; margin: 16mm 14mm; }}
 body {{ display: block; background: #fff; }}
 article {{ break-before: page; }}
+.bd-main .bd-content .bd-article h1:first-of-type {{ display: block; text-align: left; }}
 article:first-of-type {{ break-before: auto; }}
 </style>
 <script>window.MathJax = {{options: {{processHtmlClass: "tex2jax_process|mathjax_process|math|output_area"}}}};</script>
-<script defer src="html/_static/mathjax/tex-mml-chtml.js"></script>
+<script defer src="html/_static/mathjax/tex-chtml.js"></script>
 <script defer src="html/_static/book.js"></script>
 </head>
 <body>

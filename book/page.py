@@ -21,6 +21,7 @@ MENDED = (
     (SUMMARY, ""),
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # docutils gives it no list items
     (' role="doc-biblioentry"', ""),
+    ('console.log("[PST]', 'void ("[PST]'),
     ('<div id="pst-primary-sidebar" class', '<div id="pst-primary-sidebar" role="navigation" aria-label="Book" class'),
 )
 STANDALONE = """<!DOCTYPE html>
@@ -34,6 +35,7 @@ STANDALONE = """<!DOCTYPE html>
 {more}<style>
 :root {{ color-scheme: light dark; }}
 body {{ max-width: 34rem; margin: 4rem auto; padding: 0 1rem; font: 1.1rem/1.6 system-ui, sans-serif; }}
+a:focus-visible {{ outline: 3px solid; outline-offset: 2px; }}
 </style>
 </head>
 <body>
