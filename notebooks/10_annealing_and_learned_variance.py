@@ -386,11 +386,12 @@ def draw_figure_5(axes, annealed, plain):
         axes[0], annealed.kl_per_unit, names, annealed.snapshot_kl_per_unit[0], earlier=f"epoch {epoch}"
     )
     labels = [*names, "at the end", f"epoch {epoch}"]
-    axes[0].legend(axes[0].get_legend_handles_labels()[0], labels, fontsize=8.5, loc="upper left")
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "fontsize": 9}
+    axes[0].legend(axes[0].get_legend_handles_labels()[0], labels, ncols=3, **below)
     axes[0].set_title(f"annealed: at epoch {epoch} and at the end", fontsize=11)
     plots.inactive_curves(axes[1], annealed.kl_per_unit, names, plain.kl_per_unit)
     kinds = axes[1].get_legend_handles_labels()[0][-2:]
-    axes[1].legend(kinds, ["annealed", "not annealed"], fontsize=8.5, loc="lower right")
+    axes[1].legend(kinds, ["annealed", "not annealed"], ncols=2, **below)
     axes[1].set_title("at the end: annealed and not", fontsize=11)
 
 
