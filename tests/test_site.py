@@ -1,9 +1,8 @@
-"""The built pages: complete, checked by the ledger, at home on a disk with no network, silent in a browser."""
+"""The built pages: complete, checked by the ledger, at home on a disk with no network."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -18,7 +17,6 @@ from pairs import ROOT
 
 from helpers.ledger import ARITHMETIC
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FETCHING = {  # attributes by which a page fetches something without being asked
     "script": ["src"],
     "img": ["src", "srcset"],
@@ -34,30 +32,6 @@ FETCHING = {  # attributes by which a page fetches something without being asked
 }
 LINK_KINDS_NOT_FETCHED = {"canonical", "next", "prev", "search", "index", "author", "license"}
 REMOTE_IN_CSS = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])(?:https?:)?//", re.IGNORECASE)
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """The folder ``_build`` that `make book` leaves in a copy of the book, where nobody is editing."""
-    copy = tmp_path_factory.mktemp("book")
-    for name in ("book", "notebooks"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, copy)
-    before = contents(copy)
-    command = [sys.executable, str(copy / "book" / "build.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "WARNING" not in done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].endswith("index.html")
-    assert contents(copy) == before, "building the book changed what it is made from"
-    return copy / "_build"
-
-
-def contents(folder):
-    """Every file below `folder` with its bytes, the built ones and caches aside."""
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return {file: (folder / file).read_bytes() for file in files if not {"_build", "__pycache__"} & set(file.parts)}
 
 
 @pytest.fixture(scope="session")
@@ -204,31 +178,6 @@ def test_download_buttons_always_and_the_others_with_an_address(built, pages):
     address = re.search(r'^  url: "(.*)"', config, re.MULTILINE)[1]
     assert bool(page.select("a.btn-source-repository-button, .dropdown-source-buttons a")) == bool(address)
     assert bool(page.select('a[href*="colab.research.google.com"]')) == address.startswith("https://github.com/")
-
-
-def browser(folder, *arguments):
-    """Run headless Chromium with the network off; its standard output and what pages said to the console."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}"]
-    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=20000"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_pages_are_complete_and_silent_in_a_browser(pages, tmp_path):
-    for path, page in pages.items():
-        if page.select_one("article") is None or path.name == "index.html":
-            continue
-        dom, console = browser(tmp_path / "profile", "--dump-dom", path.as_uri())
-        assert console == [], (path.name, console)
-        drawn = BeautifulSoup(dom, "html.parser")
-        formulas = page.select("article .math")
-        assert len(drawn.select("article mjx-container")) >= len(formulas), path.name
-        assert not drawn.select("mjx-merror"), path.name
-        for drawing in drawn.select("article svg, article canvas"):
-            hidden = drawing.get("aria-hidden") == "true" or drawing.find_parent(attrs={"aria-hidden": "true"})
-            assert hidden or drawing.get("aria-label") or drawing.find("title"), (path.name, str(drawing)[:200])
 
 
 def test_data_folder_may_be_given_relative_to_here():
