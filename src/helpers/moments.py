@@ -14,7 +14,7 @@ from functools import cached_property
 from numbers import Integral
 
 import numpy as np
-from scipy.linalg import eigh, eigvalsh, qr
+from scipy.linalg import eigvalsh, qr
 from scipy.linalg.lapack import dgejsv, dpstrf
 
 from helpers._validation import EPS, finite_array, integer, plain_array, refuse_not_finite
@@ -140,7 +140,7 @@ class Moments:
     @cached_property
     def _eigenpairs(self):
         rank = self.root.shape[1]
-        eigenvalues, eigenvectors = eigh(self.covariance, driver="evd")
+        eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
         eigenvalues, eigenvectors = eigenvalues[::-1].copy(), eigenvectors[:, ::-1].copy()
         if rank and eigenvalues[rank - 1] * GRADED < eigenvalues[0]:
             # Rounding of the largest eigenvalue reaches the smallest: take them from the factor instead.
