@@ -138,7 +138,7 @@ def mend_pages(app, error):
     page = STANDALONE.format(title=title, description=text, icon="_static/logo.svg", more=more, text=link)
     (out / "index.html").write_text(page, encoding="utf-8")
     base = app.config.html_baseurl
-    base = base.rstrip("/") + "/" if base else ""
+    base = base.rstrip("/") + "/" if base else ""  # a missing page may be missing in any folder
     text = f'<p>There is no page of this name. <a href="{base}{root}.html">The book begins here</a>.</p>'
     page = STANDALONE.format(title="Not found", description=title, icon="data:,", more="", text=text)
     (out / "404.html").write_text(page, encoding="utf-8")

@@ -30,6 +30,14 @@ def colab_line(url, branch, name):
     return f"Run it in Colab: [open this notebook there]({link})."
 
 
+def pages_url(url):
+    """Where the pages of a repository on GitHub are published; empty for others, whose address cannot be told."""
+    if not url.startswith("https://github.com/"):
+        return ""
+    owner, name = url.removeprefix("https://github.com/").split("/")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
 def substitute(text, pattern, line):
     """`text` with the one line that matches `pattern` replaced by `line`; its indentation stays."""
     new, count = re.subn(rf"^([ \t]*){pattern}.*$", lambda match: match[1] + line, text, flags=re.MULTILINE)
@@ -106,6 +114,7 @@ def set_address(url=None, branch=None):
     text = substitute(text, "url:", f'url: "{url}"')
     text = substitute(text, "branch:", f"branch: {branch}")
     text = substitute(text, "colab_url:", f'colab_url: "{COLAB if github else ""}"')
+    text = substitute(text, "baseurl:", f'baseurl: "{pages_url(url)}"')
     text = substitute(text, "use_repository_button:", f"use_repository_button: {'true' if url else 'false'}")
     config.write_text(text, encoding="utf-8")
 

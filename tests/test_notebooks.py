@@ -358,6 +358,7 @@ def test_address_is_set_everywhere_by_one_command(tmp_path):
     config = yaml.safe_load((tmp_path / "_config.yml").read_text())
     assert config["repository"]["url"] == url and config["html"]["use_repository_button"] is True
     assert config["launch_buttons"]["colab_url"].startswith("https://colab")
+    assert config["html"]["baseurl"] == "https://somebody.github.io/some-book/"
     for source in (tmp_path / "notebooks" / path.name for path in SOURCES):
         stored = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
         assert f"/somebody/some-book/blob/main/notebooks/{source.stem}.ipynb)" in stored.cells[0].source

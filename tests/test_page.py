@@ -31,7 +31,8 @@ PRUNE = """() => {
   document.querySelectorAll("pre span").forEach(node => { if (enough(node.className)) node.remove(); });
 }"""
 RUN_AXE = """async rules => {
-  const options = {preload: false, resultTypes: ["violations"], ...(rules ? {runOnly: rules} : {})};
+  const more = rules ? {runOnly: rules} : {rules: {"label-content-name-mismatch": {enabled: true}}};
+  const options = {preload: false, resultTypes: ["violations"], ...more};
   const {violations} = await axe.run(document, options);
   const some = nodes => nodes.slice(0, 3).map(node => node.html.slice(0, 120)).join(" | ");
   return violations.map(one => `${one.id} (${one.impact}): ${some(one.nodes)}`);
