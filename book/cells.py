@@ -82,11 +82,11 @@ def admonition(alt, commands):
 
 
 def printed(text):
-    """Printed lines as HTML: those of a table keep their shape and scroll where they must, the others wrap."""
+    """Printed lines as HTML: a table keeps its shape and scrolls where it must, the others wrap, one by one."""
     blocks = []
     for line in text.rstrip("\n").split("\n"):
         kind = "columns" if COLUMNS.search(line) and len(line) < 120 else "words"
-        if blocks and (blocks[-1][0] == kind or not line.strip()):
+        if blocks and (blocks[-1][0] == kind == "columns" or not line.strip()):
             blocks[-1][1].append(line)
         else:
             blocks.append((kind, [line]))
