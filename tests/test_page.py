@@ -309,3 +309,15 @@ def test_previews_are_small(built):
     )
     equations = {key for key in texts if key.startswith("equation-")}
     assert len(equations) >= 31 and set(parse_file(ROOT / "book" / "references.bib").entries) <= set(texts)
+
+
+def test_the_contents_of_a_page_open_behind_their_button_and_close_again(built, chromium):
+    for size in VIEWS.values():
+        page, said = opened(chromium, built / "html" / "book" / "reproduce.html", size)
+        page.locator("button.secondary-toggle").click()
+        link = page.locator("dialog[open] a[href='#data']")
+        link.wait_for(state="visible")
+        page.keyboard.press("Escape")
+        link.wait_for(state="hidden")
+        assert not said
+        page.context.close()
