@@ -321,3 +321,19 @@ def test_the_contents_of_a_page_open_behind_their_button_and_close_again(built, 
         link.wait_for(state="hidden")
         assert not said
         page.context.close()
+
+
+def test_no_page_is_heavy(built):
+    """A chapter with its figures is at most 0.8 MB; what all pages share, MathJax and its fonts above all, 2 MB."""
+    for name in contents():
+        page, folder = soup(built, name), (built / "html" / name).parent
+        figures = [image["src"] for image in page.select("article img")]
+        narrow = [source["srcset"] for source in page.select("article source")]
+        shared = {node.get("href") or node.get("src") for node in page.select("link[rel=stylesheet], script[src]")}
+        weight = {
+            kind: sum((folder / address.split("?")[0]).stat().st_size for address in addresses)
+            for kind, addresses in {"wide": figures, "narrow": narrow, "shared": shared}.items()
+        }
+        page_itself = (built / "html" / f"{name}.html").stat().st_size
+        assert page_itself + max(weight["wide"], weight["narrow"]) < 800_000, (name, weight)
+        assert weight["shared"] < 2_000_000, (name, weight)
