@@ -192,7 +192,7 @@ for values, name, line in ((lam_faces, f"{count:,} faces", "-"), (lam[:511], "51
     ax.loglog(np.arange(1, values.size + 1), values, line, label=name)
 for s in designs.SIGMA2:
     ax.axhline(s, color="0.6", linewidth=0.8)
-    start = 4 if s == 0.05 else 1.1  # two of the lines are close
+    start = 12 if s == 0.05 else 1.1  # two of the lines are close
     ax.annotate(f"σ² = {s:g}", (start, s), (0, 2), textcoords="offset points", fontsize=9, color="0.35")
 ax.axvline(500, color="0.4", linestyle=":")
 ax.set(xlabel="i (dotted: 500, the latents)", ylabel="eigenvalue $\\lambda_i$ (pixel units squared)", ylim=(1e-6, None))
