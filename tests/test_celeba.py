@@ -472,7 +472,7 @@ def test_the_record_is_made_of_the_training_images(pack, tmp_path):
     np.testing.assert_allclose(made["eigenvalues"][:6], expected, rtol=1e-9, atol=1e-9)
     assert made["eigenvalues"].shape == (12288,) and (made["eigenvalues"][6:] == 0).all()
     assert int(made["count"]) == 6 and str(made["data_sha256"]) == data.sha256(x)
-    assert made.keys() == dict(np.load(data.files("helpers") / "records" / celeba.EIGENVALUES)).keys()
+    assert made.keys() == dict(np.load(data.files("helpers") / "recorded" / celeba.EIGENVALUES)).keys()
 
 
 def test_eigenvalues_of_other_images_are_not_recorded(pack, tmp_path, monkeypatch):

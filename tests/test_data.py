@@ -121,7 +121,7 @@ def test_records_hold_what_they_say():
 def test_subset_is_drawn_without_replacement_from_its_seed():
     indices = data.mnist_subset_indices()
     assert indices.size == len(set(indices)) == 10_000 and indices.max() < 60_000
-    record = np.load(data.files("helpers") / "records" / data.MOMENT_RECORDS["subset"])
+    record = np.load(data.files("helpers") / "recorded" / data.MOMENT_RECORDS["subset"])
     np.testing.assert_array_equal(record["indices"], indices)
 
 
@@ -141,7 +141,7 @@ def test_integer_sums_are_exact():
 def test_records_are_made_again_bit_for_bit(tmp_path):
     data.record_mnist_moments(tmp_path)
     for name in data.MOMENT_RECORDS.values():
-        made, kept = np.load(tmp_path / name), np.load(data.files("helpers") / "records" / name)
+        made, kept = np.load(tmp_path / name), np.load(data.files("helpers") / "recorded" / name)
         assert set(made) == set(kept)
         for key in kept:
             np.testing.assert_array_equal(made[key], kept[key], strict=True)

@@ -193,16 +193,16 @@ def test_what_netcdf_3_cannot_hold_leaves_no_file(tmp_path):
 def test_the_packages_records_are_found_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "files", lambda package: tmp_path)
     assert records.recorded("demo", "quick") is None
-    records.save(made(), tmp_path / "records" / "demo-quick.nc")
+    records.save(made(), tmp_path / "recorded" / "demo-quick.nc")
     assert_same(records.recorded("demo", "quick"), made())
     assert records.recorded("demo", "paper") is None
-    (tmp_path / "records" / "demo-paper.nc").write_bytes(b"CDF")
+    (tmp_path / "recorded" / "demo-paper.nc").write_bytes(b"CDF")
     with pytest.raises(ValueError, match=r"^demo-paper\.nc is no record"):
         records.recorded("demo", "paper")
 
 
 def test_the_packages_records_are_whole():
-    for path in (files("helpers") / "records").iterdir():
+    for path in (files("helpers") / "recorded").iterdir():
         if path.name.endswith(".nc"):
             record = records.from_bytes(path.read_bytes(), path.name)
             whole, (first, *_) = f"{record.attrs['study']}-{record.attrs['profile']}", record.member.values
@@ -211,10 +211,10 @@ def test_the_packages_records_are_whole():
 
 def test_largest_is_the_the_papers_profile_or_else_the_laptops(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "files", lambda package: tmp_path)
-    records.save(made(), tmp_path / "records" / "demo-quick.nc")
+    records.save(made(), tmp_path / "recorded" / "demo-quick.nc")
     assert records.largest("demo") is None
     for profile in ("laptop", "paper"):
-        records.save(made(profile=profile), tmp_path / "records" / f"demo-{profile}.nc")
+        records.save(made(profile=profile), tmp_path / "recorded" / f"demo-{profile}.nc")
         assert records.largest("demo").attrs["profile"] == profile
 
 
@@ -272,7 +272,7 @@ def test_a_record_of_another_format_says_so():
 
 def test_a_record_under_anothers_name_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "files", lambda package: tmp_path)
-    records.save(made(), tmp_path / "records" / "demo-paper.nc")
+    records.save(made(), tmp_path / "recorded" / "demo-paper.nc")
     with pytest.raises(ValueError, match=r"demo-paper\.nc is a record of demo, profile quick; expected one of demo, "):
         records.recorded("demo", "paper")
     for study in ("../demo", "", None, 3, "a/b"):

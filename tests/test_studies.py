@@ -365,7 +365,7 @@ def test_obtain_prefers_the_packages_record(command, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "files", lambda name: tmp_path)
     assert_same_values(studies.obtain("tiny", device="cpu"), whole()[0])
     packaged = records.merge([whole()[0].isel(member=[0])])
-    records.save(packaged, tmp_path / "records" / "tiny-quick.nc")
+    records.save(packaged, tmp_path / "recorded" / "tiny-quick.nc")
     assert_same_values(studies.obtain("tiny"), packaged)
     assert_same_values(studies.obtain("tiny", device="cpu", rerun=True), whole()[0])
 
@@ -379,7 +379,7 @@ def test_show_without_a_record(command, tmp_path):
 def test_show_finds_the_packages_record(command, tmp_path, monkeypatch):
     package = tmp_path / "package"
     monkeypatch.setattr(records, "files", lambda name: package)
-    records.save(whole()[0], package / "records" / "tiny-quick.nc")
+    records.save(whole()[0], package / "recorded" / "tiny-quick.nc")
     code, printed, _ = command("show tiny")
     assert code == 0 and studies.table(whole()[0]) in printed
 

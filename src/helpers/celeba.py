@@ -163,7 +163,7 @@ def write_part(source, split, folder):
 
 def eigenvalues():
     """Recorded eigenvalues (12288,) of the 1/N covariance of the pack's training images, pixels in [0, 1]; and N."""
-    with np.load(io.BytesIO((files("helpers") / "records" / EIGENVALUES).read_bytes())) as record:
+    with np.load(io.BytesIO((files("helpers") / "recorded" / EIGENVALUES).read_bytes())) as record:
         return record["eigenvalues"], int(record["count"])
 
 
@@ -184,7 +184,7 @@ def _main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m helpers.celeba", description="Make the record of CelebA's eigenvalues again, or a part's pack."
     )
-    parser.add_argument("--out", default=Path(__file__).parent / "records", type=Path, help="folder to write into")
+    parser.add_argument("--out", default=Path(__file__).parent / "recorded", type=Path, help="folder to write into")
     parser.add_argument("--part", choices=SPLITS, help="write the pack of this part alone, in place of the record")
     parser.add_argument("--pack", type=Path, help="with --part: the pack to take it from")
     options = parser.parse_args(arguments)

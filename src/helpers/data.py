@@ -229,7 +229,7 @@ def mnist_moments(which="train"):
         From exact integer sums: the covariance is rounded once, when it is divided.
     """
     one_of("which", which, sorted(MOMENT_RECORDS))
-    with np.load(io.BytesIO((files("helpers") / "records" / MOMENT_RECORDS[which]).read_bytes())) as record:
+    with np.load(io.BytesIO((files("helpers") / "recorded" / MOMENT_RECORDS[which]).read_bytes())) as record:
         total, products, count = record["total"].astype(np.int64), record["products"], int(record["count"])
     n = total.size
     upper = np.zeros((n, n), np.int64)
@@ -301,7 +301,7 @@ def write_npz(path, arrays):
 def _main(arguments=None):
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Make the MNIST moment records again.")
-    parser.add_argument("--out", default=Path(__file__).parent / "records", type=Path, help="folder to write into")
+    parser.add_argument("--out", default=Path(__file__).parent / "recorded", type=Path, help="folder to write into")
     return _answered(record_mnist_moments, parser.parse_args(arguments).out)
 
 

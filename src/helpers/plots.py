@@ -371,7 +371,7 @@ def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, r
         "plane": [p, q],
         "reach": reach,
     }
-    page = (files("helpers") / "landscape.html").read_text(encoding="utf-8")
+    page = (files("helpers") / "widgets" / "landscape.html").read_text(encoding="utf-8")
     for name, value in {"NUMBERS": json.dumps(numbers), "LOW": low, "HIGH": high, "START": start}.items():
         page = page.replace(f"__{name}__", str(value))
     return _display("HTML")(page)
@@ -412,7 +412,11 @@ def spectrum_explorer(moments, k, sigma2=0.1, beta=1.0):
         "rest": float(f"{eigenvalues[shown:].sum():.6g}"),
     }
     starts = {"LOW": low, "HIGH": high, "SIGMA2": math.log10(sigma2), "BETA": math.log10(beta)}
-    page = (files("helpers") / "spectrum.html").read_text(encoding="utf-8").replace("__NUMBERS__", json.dumps(numbers))
+    page = (
+        (files("helpers") / "widgets" / "spectrum.html")
+        .read_text(encoding="utf-8")
+        .replace("__NUMBERS__", json.dumps(numbers))
+    )
     for name, value in starts.items():
         page = page.replace(f"__{name}__", f"{value:.2f}")
     return _display("HTML")(page)

@@ -190,14 +190,14 @@ def merge(records):
 def begun(study, profile):
     """What is recorded so far of a study whose members come one by one: one record of these, or None for none."""
     _names(study, profile)
-    paths = sorted(Path(str(files("helpers") / "records")).glob(f"{study}-{profile}-*-*.nc"))
+    paths = sorted(Path(str(files("helpers") / "recorded")).glob(f"{study}-{profile}-*-*.nc"))
     return merge([load(path) for path in paths]) if paths else None
 
 
 def recorded(study, profile):
     """The record that travels with the package, or None where there is none."""
     _names(study, profile)
-    path = files("helpers") / "records" / f"{study}-{profile}.nc"
+    path = files("helpers") / "recorded" / f"{study}-{profile}.nc"
     return named(from_bytes(path.read_bytes(), path.name), path.name, study, profile) if path.is_file() else None
 
 
