@@ -488,19 +488,8 @@ def files_and_figures(folder):
     return {
         "data.digits": Recipe(data.digits, {}),
         "data.digits_bytes": Recipe(data.digits_bytes, {}),
-        "data.cache_folder": Recipe(data.cache_folder, {}),
         "data.mnist_subset_indices": Recipe(data.mnist_subset_indices, {}),
         "data.patches": Recipe(data.patches, {"size": whole(2), "count": whole(3), "seed": whole(0, takes="zero")}),
-        "data.sha256": Recipe(
-            data.sha256,
-            {
-                "array": a(
-                    X,
-                    takes=f"{SHAPE}, array, list, empty list",
-                    same=f"list, tuple, {LAYOUT}, frame, tensor, xarray, dask",
-                )
-            },
-        ),
         "data.synthetic_ppca": Recipe(
             data.synthetic_ppca,
             {
@@ -517,17 +506,6 @@ def files_and_figures(folder):
         "data.mnist_moments": Recipe(data.mnist_moments, {"which": choice("subset")}),
         "data.integer_sums": Recipe(data.integer_sums, {"images": bytes_}),
         "data.record_mnist_moments": Recipe(data.record_mnist_moments, {"folder": place(folder / "moments")}),
-        "data.write_npz": Recipe(
-            data.write_npz,
-            {
-                "path": place(folder / "some.npz"),
-                "arrays": thing(
-                    {"a": X},
-                    takes="dict, empty dict",
-                    extra={"of objects": lambda: {"a": np.array([object()])}, "numbered": lambda: {1: X}},
-                ),
-            },
-        ),
         "celeba.faces": Recipe(celeba.faces, {"split": choice("train")}),
         "celeba.crop": Recipe(celeba.crop, {"image": thing(Image.new("RGB", (178, 218)))}),
         "celeba.write_part": Recipe(

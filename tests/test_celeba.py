@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import celeba, data
+from helpers import _files, celeba, data
 
 PACK = Path(os.environ.get("BOOK_DATA") or "nowhere") / "CelebA64" / "celeba_64.npz"
 needs_pack = pytest.mark.skipif(not PACK.is_file(), reason="BOOK_DATA names no folder with CelebA64/celeba_64.npz")
@@ -170,7 +170,7 @@ def plain(level):
 
 
 def test_book_data_comes_before_the_cache_and_a_pack_before_a_folder(root, published, crops, monkeypatch):
-    cache = data.cache_folder()
+    cache = _files.cache_folder()
     part = hashlib.sha256(b"".join(plain(7)[:6])).hexdigest()
     monkeypatch.setitem(celeba.PACKED, "train", (6, part))
     folder = Path(shutil.copytree(published / "celeba", root / "celeba"))
@@ -404,7 +404,7 @@ def test_without_a_network_the_reader_is_told_what_to_put_where(error, root, mon
         celeba.faces("test")
     for part in (
         f"$BOOK_DATA ({root})",
-        f"the cache ({data.cache_folder()})",
+        f"the cache ({_files.cache_folder()})",
         f"downloaded: {error}. ",
         "set BOOK_DATA",
     ):
@@ -426,7 +426,7 @@ def test_missing_files_are_downloaded_into_the_cache(root, published, crops, mon
 
     monkeypatch.setattr(CelebA, "download", lambda self: shutil.copytree(published, self.root))
     np.testing.assert_array_equal(celeba.faces("valid"), np.stack(of("valid", crops)))
-    assert (data.cache_folder() / "celeba" / "img_align_celeba" / NAMES[0]).is_file() and not list(root.iterdir())
+    assert (_files.cache_folder() / "celeba" / "img_align_celeba" / NAMES[0]).is_file() and not list(root.iterdir())
     monkeypatch.setattr(CelebA, "download", lambda self: pytest.fail("downloaded twice"))
     np.testing.assert_array_equal(celeba.faces("test"), np.stack(of("test", crops)))
 
@@ -471,7 +471,7 @@ def test_the_record_is_made_of_the_training_images(pack, tmp_path):
     expected = np.linalg.svd(pixels - pixels.mean(axis=0), compute_uv=False) ** 2 / 6
     np.testing.assert_allclose(made["eigenvalues"][:6], expected, rtol=1e-9, atol=1e-9)
     assert made["eigenvalues"].shape == (12288,) and (made["eigenvalues"][6:] == 0).all()
-    assert int(made["count"]) == 6 and str(made["data_sha256"]) == data.sha256(x)
+    assert int(made["count"]) == 6 and str(made["data_sha256"]) == _files.sha256(x)
     assert made.keys() == dict(np.load(data.files("helpers") / "recorded" / celeba.EIGENVALUES)).keys()
 
 

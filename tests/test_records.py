@@ -291,16 +291,6 @@ def test_what_steers_a_terminal_is_not_printed_raw():
     assert records.printable("σ² = 0.1, ü") == "σ² = 0.1, ü"
 
 
-def test_what_a_killed_write_left_is_removed_by_a_later_one(tmp_path):
-    path = tmp_path / "demo-quick.nc"
-    old, new = tmp_path / "demo-quick.nc.1.part", tmp_path / "demo-quick.nc.2.part"
-    for part in (old, new):
-        part.write_bytes(b"cut short")
-    os.utime(old, (0, 0))
-    records.save(made(), path)
-    assert sorted(os.listdir(tmp_path)) == [path.name, new.name]  # another may be at work on the new one
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import data, experiments, records, studies, vae
+from helpers import _files, data, experiments, records, studies, vae
 from helpers import train as train_module
 from helpers.designs import Study
 from helpers.experiments import Plan
@@ -104,7 +104,7 @@ def test_the_record_says_what_was_trained_and_how():
         "snapshots": [1, 3],
         "pictures": [],
     }
-    assert part["data_sha256"] == data.sha256(data.digits_bytes())
+    assert part["data_sha256"] == _files.sha256(data.digits_bytes())
     assert part["commit"] == experiments.commit()
     assert part["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert part["device"].startswith("cpu ") and part["precision"] == "float32"

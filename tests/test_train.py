@@ -1131,17 +1131,6 @@ def test_two_writers_never_damage_a_checkpoint(saved):
     assert [written.count(thread) > 10 for thread in set(written)] == [True, True]  # neither met an error
 
 
-def test_a_checkpoint_has_the_usual_mode(saved):
-    path, result = saved
-    for mask, mode in ((0o022, 0o644), (0o027, 0o640)):
-        before = os.umask(mask)
-        try:
-            checkpoint.save(path, result, {"settings": 1})
-        finally:
-            os.umask(before)
-        assert path.stat().st_mode & 0o777 == mode
-
-
 # Networks that do not fit, data that might mean something else, devices
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers._files import answered, cache_folder, sha256, write_npz
 from helpers._validation import folder_to_write, instance, one_of
-from helpers.data import _answered, cache_folder, sha256, write_npz
 from helpers.moments import covariance_eigenvalues
 
 SPLITS = ("train", "valid", "test")  # as CelebA numbers its partitions
@@ -191,8 +191,8 @@ def _main(arguments=None):
     if (options.part is None) != (options.pack is None):
         parser.error("--part and --pack go together")
     if options.part:
-        return _answered(lambda: print(write_part(options.pack, options.part, options.out)))
-    return _answered(record_eigenvalues, options.out)
+        return answered(lambda: print(write_part(options.pack, options.part, options.out)))
+    return answered(record_eigenvalues, options.out)
 
 
 if __name__ == "__main__":

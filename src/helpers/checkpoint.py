@@ -4,15 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from helpers._files import remove_parts, whole
 from helpers._validation import brief, file_of, instance, integer, non_negative
 
 try:
@@ -46,8 +44,7 @@ def alone(path):
     try:
         if fcntl is not None:
             path.with_name(f"{path.name}.part").unlink(missing_ok=True)  # as format 1 called it
-            for part in path.parent.glob(f"{_part(path)}*.part"):
-                shutil.rmtree(part, ignore_errors=True)
+            remove_parts(path)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -78,10 +75,6 @@ def _locked(lock):
         os.close(descriptor)
 
 
-def _part(path):
-    return f".{path.name}."
-
-
 def save(path, run, settings):
     """Write the run to `path` so that the file there is at every moment a whole one, old or new.
 
@@ -101,24 +94,11 @@ def save(path, run, settings):
         "diverged": run.diverged.tolist(),
     }
     text = json.dumps(state)
-    part = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder, as safetensors writes to a file of a name and a mode of its own before it gives it ours.
-        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=_part(path), suffix=".part"))
-        written = part / "checkpoint"
-        with written.open("xb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777  # what the umask leaves
-        save_file(tensors, written, metadata={"state": text, "digest": _digest(text, tensors)})
-        with written.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(written, mode)
-        os.replace(written, path)
+        with whole(path) as part:
+            save_file(tensors, part, metadata={"state": text, "digest": _digest(text, tensors)})
     except (OSError, SafetensorError) as error:
         raise OSError(f"the checkpoint {path} could not be written: {error}") from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def progress(path):

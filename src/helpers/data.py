@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import sys
-import tempfile
 import warnings
 from http.client import HTTPException
 from importlib.resources import files
@@ -20,17 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers._files import answered, cache_folder, whole, write_npz
 from helpers._validation import (
-    brief,
-    file_of,
     finite_array,
     folder_to_write,
-    instance,
     integer,
     one_of,
     plain_array,
     positive,
-    refuse_not_finite,
 )
 from helpers.moments import Moments
 
@@ -81,15 +77,6 @@ def patches(size=32, count=4096, seed=0):
     return np.ascontiguousarray(np.moveaxis(windows[tuple(chosen)], 1, -1))
 
 
-def sha256(array):
-    """Hex digest of an array's dtype, shape and bytes in C order: what a record says it was made from."""
-    array = plain_array("array", array)
-    refuse_not_finite("array", array)
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-    digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
 def synthetic_ppca(count, eigenvalues, k, seed, mean=None):
     """Samples of a pPCA model whose covariance has known eigenvalues, in a random orthonormal basis.
 
@@ -124,18 +111,6 @@ def synthetic_ppca(count, eigenvalues, k, seed, mean=None):
     z = rng.standard_normal((count, k))
     x = z @ W.T + mu + np.sqrt(sigma2) * rng.standard_normal((count, n))
     return x, W, mu, float(sigma2)
-
-
-def cache_folder():
-    """Where downloads are kept: ``$XDG_CACHE_HOME`` or ``~/.cache``, and there ``posterior-collapse-book``.
-
-    A user without a home, as containers have them, keeps them in the system's folder for temporary files.
-    """
-    try:
-        home = Path.home()
-    except RuntimeError:
-        home = Path(tempfile.gettempdir())
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "posterior-collapse-book"
 
 
 def mnist(split="train"):
@@ -188,18 +163,15 @@ def _fetch(name, published):
 
         folder.mkdir(parents=True, exist_ok=True)
         for mirror in MNIST.mirrors:
-            with tempfile.TemporaryDirectory(dir=folder) as part:  # a file appears in its place whole, or not at all
-                try:
-                    download_url(mirror + name, part)
-                except (OSError, HTTPException, RuntimeError) as error:
-                    failures.append(f"{mirror}{name}: {error}")
-                    continue
-                content = (Path(part) / name).read_bytes()
-                found = hashlib.sha256(content).hexdigest()
-                if found == published:
-                    os.replace(Path(part) / name, folder / name)
-                    return content
-                failures.append(f"{mirror}{name} has sha256 {found}; expected {published}")
+            try:
+                with whole(folder / name) as part:
+                    download_url(mirror + name, part.parent)
+                    content = part.read_bytes()
+                    if (found := hashlib.sha256(content).hexdigest()) != published:
+                        raise OSError(f"{name} has sha256 {found}; expected {published}")
+                return content
+            except (OSError, HTTPException, RuntimeError) as error:
+                failures.append(f"{mirror}{name}: {error}")
     except (OSError, ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         failures.append(str(error))
     raise FileNotFoundError(
@@ -275,44 +247,11 @@ def record_mnist_moments(folder):
         write_npz(folder / MOMENT_RECORDS[which], arrays)
 
 
-def write_npz(path, arrays):
-    """Write a dict of arrays, which hold no Python objects, beside its place, and move it there when it is whole."""
-    path, arrays = (
-        file_of("path", path),
-        {name: np.asarray(value) for name, value in instance("arrays", arrays, dict).items()},
-    )
-    for name, array in arrays.items():
-        if not isinstance(name, str) or array.dtype.hasobject:
-            raise ValueError(
-                f"arrays has {brief(name)} with dtype {array.dtype}; expected names, and no Python objects"
-            )
-    folder_to_write("path", path.parent)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written: {error}") from error
-
-
 def _main(arguments=None):
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Make the MNIST moment records again.")
     parser.add_argument("--out", default=Path(__file__).parent / "recorded", type=Path, help="folder to write into")
-    return _answered(record_mnist_moments, parser.parse_args(arguments).out)
-
-
-def _answered(function, *arguments):
-    """Call a function of a command: 0, or 1 and its reason on one line."""
-    try:
-        function(*arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return answered(record_mnist_moments, parser.parse_args(arguments).out)
 
 
 if __name__ == "__main__":

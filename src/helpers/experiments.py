@@ -18,6 +18,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from helpers import celeba, collapse, data, pictures, records
+from helpers._files import sha256
 from helpers._validation import brief, file_of, instance, integer, one_of, words
 from helpers.checkpoint import alone
 from helpers.lockstep import PRECISIONS, has_float64, measurable, rows_at_a_time, scaled, wide
@@ -171,7 +172,7 @@ def _run(plan, study, profile, members, chosen, device, path, budget):
     part = {
         "members": [members.start, members.stop],
         "settings": plan.settings(),
-        "data_sha256": data.sha256(x),
+        "data_sha256": sha256(x),
         "commit": code,
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "numpy")}},
         "device": _name(torch.device(device)),

@@ -10,13 +10,13 @@ import json
 import operator
 import os
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from helpers._files import whole
 from helpers._validation import brief, instance, integer, one_of, plain_array, words
 
 KINDS = (
@@ -154,11 +154,8 @@ def write_rows(variable, name, rows):
     folder = os.environ.get(variable)
     if not folder:
         return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    # Written beside its place and moved there, so that a reader never meets half a file.
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        json.dump(rows, file, indent=1)
-    os.replace(file.name, Path(folder) / f"{name}.json")
+    with whole(Path(folder) / f"{name}.json") as part:  # a reader never meets half a file
+        part.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 class Ledger:

@@ -5,19 +5,18 @@ and the profile, and `parts` lists the calls it was made by, each with the keys 
 say what each member was. A file has a further attribute, `digest`: a checksum of every other byte of it.
 """
 
-import contextlib
 import hashlib
 import io
 import json
 import os
 import re
-import time
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from helpers._files import whole
 from helpers._validation import brief, file_of, instance, path_of, record_with
 
 PROVENANCE = (
@@ -100,21 +99,10 @@ def save(record, path):
         When it cannot be written, say because the disk is full; what was at `path` stays.
     """
     path, content = file_of("path", path), to_bytes(record)
-    for old in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed: a write takes no minutes
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > 600:
-                old.unlink()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two calls may end at once, and both write the whole
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise OSError(f"the record {path} could not be written: {error}") from error
 
 
