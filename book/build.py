@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import blocks
 import cells
 import ledger_page
 import nbformat
@@ -67,8 +68,10 @@ def build_book():
     folders["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT / "book"), os.environ.get("PYTHONPATH"))))
     if pairs.execute_all(pairs.chapters(), source / "notebooks", keep, folders, extension="drawing"):
         return 1
-    for name, notebook in notebooks.items():
-        page = cells.prepare(copy.deepcopy(notebook), name, source / "book")
+    pages = {name: cells.prepare(copy.deepcopy(nb), name, source / "book") for name, nb in notebooks.items()}
+    known = blocks.all_defined(pages.values())
+    for name, page in pages.items():
+        blocks.prepare(page, known)
         pairs.write_notebook(page, source / "notebooks" / f"{name}.ipynb")
 
     checks = ledger_page.merge(ledger)
