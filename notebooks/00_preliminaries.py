@@ -18,6 +18,18 @@ likelihood, what it means for a posterior to collapse, and how one measures it. 
 paper and its Equations 1 to 4. At the end you will watch the latents of a small model of handwritten
 digits go quiet one after another, as a single number grows.
 
+> **In short**
+>
+> - A VAE does not maximise its likelihood but a lower bound:
+>   $\log p(x) = \text{ELBO} + D_{KL}\big( q(z \mid x) \,\|\, p(z \mid x) \big)$. The second term is the posterior
+>   gap.
+> - A unit has collapsed when its posterior is its prior, whatever $x$ is. The encoder's $q$ and the true
+>   posterior can each do so without the other.
+> - Average KL of a unit, variance of its mean, and $(\varepsilon, \delta)$-collapse are three measures, and they
+>   can disagree. So say which you used, and with which threshold.
+> - For your VAE: begin with the KL of each unit, averaged over the data. In pPCA on digits, units fall to zero
+>   one by one as $\sigma^2$ passes the eigenvalues of the data's covariance.
+
 **You need**: means and covariances of Gaussian vectors, and Bayes' rule. Everything else is derived here.
 **Time to run**: under 10 seconds on a laptop; no GPU needed.
 
@@ -46,7 +58,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, norm
@@ -125,7 +137,7 @@ $$
 entry one.
 """
 
-# %%
+# %% tags=["hide-input"]
 W = np.array([[1.2, -0.4], [0.5, 0.9], [-0.3, 0.7]])
 mu = np.array([0.3, -0.8, 0.5])
 sigma2 = 0.6
@@ -148,7 +160,7 @@ front.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def log_joint(x, z):
     """log p(z) + log p(x | z) of Eq. 1, for x (..., n) and z (..., k)."""
     residual = x - z @ W.T - mu
@@ -165,7 +177,7 @@ $\sigma^n$, so the density of the pair must be that of $(z, e)$ divided by $\sig
 density of $(z, e)$: it is standard normal.
 """
 
-# %%
+# %% tags=["hide-cell"]
 x, z = model.sample(200_000, seed=0)
 e, same_z = PPCA(np.zeros((n, k)), np.zeros(n), 1.0).sample(200_000, seed=0)
 assert np.array_equal(z, same_z)
@@ -185,7 +197,7 @@ the block matrix, and both must match the pairs that were sampled.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def f(y):
     return log_joint(y[..., k:], y[..., :k])
 
@@ -198,7 +210,7 @@ centre = covariance @ (f(unit) - f(-unit)) / 2
 block = np.block([[np.eye(k), W.T], [W, W @ W.T + sigma2 * np.eye(n)]])
 assert np.allclose(covariance, block, atol=1e-12) and np.allclose(centre, np.r_[0, 0, mu], atol=1e-12)
 
-# %%
+# %% tags=["hide-cell"]
 deviations = np.hstack([z, x]) - centre
 sampled = deviations.T @ deviations / len(deviations)
 method = "mean and covariance of sampled pairs, against differences of the log density"
@@ -211,7 +223,7 @@ entropy of the joint Gaussian, which SciPy computes from the block matrix. This 
 constant.
 """
 
-# %%
+# %% tags=["hide-cell"]
 entropy = multivariate_normal(np.r_[np.zeros(k), mu], block).entropy()
 method = "average log density of sampled pairs, against the joint's entropy"
 ledger.check(1, method, "Monte Carlo", log_joint(x, z).mean(), -entropy, tolerance=1e-2)
@@ -232,7 +244,7 @@ noise of pPCA cannot do that, which is why its $W$ means something. (The [errata
 collects such slips. They are small; a paper with this many formulas has some, and so will this book.)
 """
 
-# %%
+# %% tags=["hide-input"]
 moments = Moments.from_samples(x)
 S, fitted = moments.covariance, ppca.fit(moments, k=1).W
 print(f"pPCA with one latent: average log likelihood {ppca.max_log_likelihood(moments)[0]:.3f}")
@@ -293,14 +305,14 @@ $q(z \mid x) = \mathcal N(m, LL^\top)$ with $m$ from a deliberately wrong linear
 triangular $L$ picked out of the air, and four data points.
 """
 
-# %%
+# %% tags=["hide-input"]
 x, _ = model.sample(4, seed=1)
 encoder = np.array([[0.3, -0.2, 0.4], [-0.1, 0.6, 0.2]])
 m = (x - mu) @ encoder.T + np.array([0.5, -0.3])
 L = np.array([[0.9, 0.0], [-0.4, 0.6]])
 
 
-# %%
+# %% tags=["hide-input"]
 def log_gaussian(z, m, L):
     """Log density of N(m, L L^T) at z (B, Q, k), for m (B, k): Q points for each of B means."""
     u = (z - m[:, None]) @ np.linalg.inv(L).T
@@ -315,7 +327,7 @@ degree 2). Monte Carlo draws at random. Both come as points $z = m + Lt$ and wei
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def quadrature(m, L):
     """Five Gauss-Hermite nodes per dimension for N(m, L L^T): points (B, 25, 2), weights (25,)."""
     t, w = np.polynomial.hermite_e.hermegauss(5)
@@ -336,7 +348,7 @@ its name.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def bound(x, m, L, points, weights):
     """E_q[log p(x, z) - log q(z | x)] for each row of x, (B,)."""
     return (log_joint(x[:, None], points) - log_gaussian(points, m, L)) @ weights
@@ -371,7 +383,7 @@ $$
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def kl_gaussian(m0, covariance0, m1, covariance1):
     """KL(N(m0, covariance0) || N(m1, covariance1)) for means (B, k) and covariances (k, k), in nats, (B,)."""
     P = np.linalg.inv(covariance1)
@@ -387,7 +399,7 @@ derived in the [next chapter](01_ppca.ipynb#equation-5); here they stand in for 
 answer". Both terms of Eq. 2 are far from zero, so the check has something to bite on.
 """
 
-# %%
+# %% tags=["hide-input"]
 log_p = model.log_likelihood_samples(x)
 posterior_mean, posterior_covariance = model.posterior(x)
 first = bound(x, m, L, *quadrature(m, L))
@@ -395,7 +407,7 @@ second = kl_gaussian(m, L @ L.T, posterior_mean, posterior_covariance)
 for row in zip(log_p, first, second, strict=True):
     print("log p(x) = {:6.2f}   average under q = {:6.2f}   KL to the posterior = {:5.2f}".format(*row))
 
-# %%
+# %% tags=["hide-cell"]
 method = "quadrature of the first term plus closed form of the second, against log p(x)"
 ledger.check(2, method, "quadrature", first + second, log_p, tolerance=1e-10)
 
@@ -406,7 +418,7 @@ cancel exactly, whatever the draws are. That is step 1 of the derivation at work
 be too kind.)
 """
 
-# %%
+# %% tags=["hide-cell"]
 points, weights = draws(m, L, seed=2)
 root = np.linalg.cholesky(posterior_covariance)
 log_ratio = log_gaussian(points, m, L) - log_gaussian(points, posterior_mean, root)
@@ -420,7 +432,7 @@ r"""
 $\log p(x, z) - \log p(z \mid x)$ is $\log p(x)$ at whatever $z$ one looks. We look at six.
 """
 
-# %%
+# %% tags=["hide-cell"]
 anywhere = np.random.default_rng(4).normal(scale=2, size=(6, k))
 ratio = []
 for row, mean in zip(x, posterior_mean, strict=True):
@@ -467,7 +479,7 @@ is one. So we check the gap itself. It must equal the KL divergence to the poste
 bound.
 """
 
-# %%
+# %% tags=["hide-cell"]
 gap = kl_gaussian(m, L @ L.T, posterior_mean, posterior_covariance)
 method = "log p(x) minus the bound by quadrature, against the KL in closed form"
 ledger.check(3, method, "quadrature", log_p - bound(x, m, L, *quadrature(m, L)), gap, tolerance=1e-10)
@@ -483,7 +495,7 @@ covariance.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def unpack(numbers):
     """Mean (1, 2) and lower triangular factor (2, 2), its diagonal kept positive by exp."""
     a, b, c, d, e = numbers
@@ -497,7 +509,7 @@ def negative_bound(numbers):
 
 best = minimize(negative_bound, np.array([1.0, -1.0, 0.3, 0.4, -0.2]))
 
-# %%
+# %% tags=["hide-cell"]
 best_m, best_L = unpack(best.x)
 found = np.r_[-best.fun, best_m[0], (best_L @ best_L.T).ravel()]
 truth = np.r_[log_p[0], posterior_mean[0], posterior_covariance.ravel()]
@@ -570,7 +582,7 @@ $i$th column of $W$. Together:
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def elbo(x, m, v):
     """Eq. 4 for q = N(m, diag(v)): x (B, n), m (B, k), v (k,); in nats, (B,)."""
     squared = ((x - mu - m @ W.T) ** 2).sum(axis=1) + v @ (W**2).sum(axis=0)
@@ -583,7 +595,7 @@ r"""
 **Check.** Against quadrature of the other side, which knows nothing of the split.
 """
 
-# %%
+# %% tags=["hide-cell"]
 v = np.array([0.7, 0.25])
 diagonal = np.diag(np.sqrt(v))
 method = "closed form of the two terms, against quadrature of Eq. 3"
@@ -595,7 +607,7 @@ r"""
 Against random draws, with every density from SciPy:
 """
 
-# %%
+# %% tags=["hide-cell"]
 points, weights = draws(m, diagonal, seed=6)
 data = norm.logpdf(x[:, None], points @ W.T + mu, np.sqrt(sigma2)).sum(axis=-1)
 to_prior = (norm.logpdf(points, m[:, None], np.sqrt(v)) - norm.logpdf(points)).sum(axis=-1)
@@ -608,7 +620,7 @@ And against the other route to the same number, Eq. 2: SciPy's log likelihood of
 divergence to the posterior.
 """
 
-# %%
+# %% tags=["hide-cell"]
 evidence = multivariate_normal(mu, W @ W.T + sigma2 * np.eye(n)).logpdf(x)
 lost = kl_gaussian(m, np.diag(v), posterior_mean, posterior_covariance)
 method = "closed form of the two terms, against SciPy's log p(x) minus the gap"
@@ -644,7 +656,7 @@ $\sigma^2 e_i^\top = e_i^\top M = e_i^\top W^\top W + \sigma^2 e_i^\top$. So $e_
 whose $i$th entry says $\lVert w_i\rVert^2 = 0$.
 """
 
-# %%
+# %% tags=["hide-input"]
 dead = PPCA(W * np.array([1.0, 0.0]), mu, sigma2)
 x_dead, _ = dead.sample(5000, seed=7)
 means, covariance = dead.posterior(x_dead)
@@ -659,7 +671,7 @@ divergence of unit 2 to the prior. Below, unit 1 is the exact posterior, and uni
 coordinate of $x$.
 """
 
-# %%
+# %% tags=["hide-input"]
 chatter = np.column_stack([means[:, 0], 0.8 * (x_dead[:, 2] - mu[2])])
 variances = np.array([covariance[0, 0], 0.4])
 gap = kl_gaussian(chatter, np.diag(variances), means, covariance)
@@ -675,7 +687,7 @@ the posterior it would have if $z_2$ were zero: variance $\sigma^2 / M_{11}$ and
 $w_1^\top(x - \mu) / M_{11}$ (Eq. 6 for the model with the one column $w_1$).
 """
 
-# %%
+# %% tags=["hide-input"]
 x, _ = model.sample(5000, seed=8)
 means, covariance = model.posterior(x)
 M11 = W[:, 0] @ W[:, 0] + sigma2
@@ -772,7 +784,7 @@ The measures agree on clear cases and part on odd ones. Four made-up units on 10
 - *in use*: means spread like $\mathcal N(0, 0.8)$, variance $0.2$.
 """
 
-# %%
+# %% tags=["hide-input"]
 rare = np.arange(1000) < 20
 spread = np.sqrt(0.8) * norm.ppf((np.arange(1000) + 0.5) / 1000)
 mean = np.column_stack([np.zeros(1000), np.ones(1000), 3.0 * rare, spread])
@@ -794,7 +806,7 @@ standard deviation just above or just below $0.1$ decides. And a unit that is th
 data counts as collapsed, as $\mathbb P \ge 1 - \delta$ allows it, and for one data point more it is not.
 """
 
-# %%
+# %% tags=["hide-input"]
 alternating = np.where(np.arange(1000) % 2, 1.0, -1.0)[:, None]
 print("active at a standard deviation of 0.11, 0.09:", [active_units(sd * alternating) == 1 for sd in (0.11, 0.09)])
 assert [active_units(sd * alternating) for sd in (0.11, 0.09)] == [1, 0]
@@ -822,7 +834,7 @@ covariance. We can hand the exact posterior to the measures as if it came from a
 $p(z \mid x)$ are the same here, and so are the two definitions of collapse.
 """
 
-# %%
+# %% tags=["hide-input"]
 images = digits()
 moments = Moments.from_samples(images)
 largest = moments.eigenvalues[0]
@@ -830,7 +842,7 @@ most_likely = ppca.fit(moments, k=20).sigma2
 print(f"largest eigenvalue {largest:.3f}, maximum likelihood sigma2 {most_likely:.4f}")
 
 
-# %%
+# %% tags=["hide-input"]
 def posterior_at(sigma2):
     """Means and log variances (1797, 20) of the exact posterior, at the best W for this sigma2."""
     means, covariance = ppca.fit(moments, k=20, sigma2=sigma2).posterior(images)
@@ -861,13 +873,13 @@ $\tfrac12(1 - v_i + v_i - 1 - \log v_i) = \tfrac12\log(\lambda_i/\sigma^2)$. For
 zero.
 """
 
-# %%
+# %% tags=["hide-input"]
 for s in (most_likely, 0.05, 0.2, 0.8):
     by_formula = np.log(np.maximum(moments.eigenvalues[:20] / s, 1.0)) / 2
     assert np.allclose(kl_per_unit(*posterior_at(s)), by_formula, atol=1e-9)
 print("mean KL of unit i is log(lambda_i / sigma2) / 2, or zero where lambda_i is below sigma2")
 
-# %% mystnb={"image": {"alt": "Share of inactive units by KL threshold: higher for larger sigma2"}}
+# %% mystnb={"image": {"alt": "Share of inactive units by KL threshold: higher for larger sigma2"}} tags=["hide-input"]
 thresholds = np.geomspace(1e-3, 10, 400)
 fig, ax = figure()
 for s, colour, line in zip((most_likely, 0.05, 0.2), COLOURS, LINES, strict=False):
@@ -877,7 +889,13 @@ ax.set(xscale="log", xlabel="threshold on the mean KL (nats)")
 ax.set(ylabel="share of inactive units", ylim=(-0.03, 1.03))
 _ = ax.legend(title="observation variance", loc=(0.03, 0.28), frameon=False)
 
-# %%
+# %% [markdown]
+r"""
+**Figure 0.1.** Share of the twenty units whose mean KL is below a threshold, for three noise variances: exact
+posteriors of pPCA on digits.
+"""
+
+# %% tags=["hide-input"]
 for s in (most_likely, 0.05, 0.2):
     kl, means = kl_per_unit(*posterior_at(s)), posterior_at(s)[0]
     inactive = round(20 * inactive_fraction(kl, [0.01])[0])
@@ -912,7 +930,7 @@ non-linear VAEs do the same is a further claim, and this example is no evidence 
 
 ## Exercises
 
-**1.** A unit has $q(z_i \mid x) = \mathcal N(a, 1)$ for every $x$, as the *shifted* one above. Show that
+**Exercise 0.1. A shifted unit.** A unit has $q(z_i \mid x) = \mathcal N(a, 1)$ for every $x$, as the *shifted* one above. Show that
 moving its mean to zero, and changing one parameter of the decoder to compensate, raises the ELBO of every
 data point by exactly $a^2/2$. Which parameter? Check it on our small model.
 """
@@ -932,7 +950,7 @@ print(f"gain of every data point: {gain[0]:.3f} nats, and a squared over 2 is {a
 
 # %% [markdown]
 r"""
-**2.** Give a formula for the curves in the figure that uses only the eigenvalues and $\sigma^2$: for
+**Exercise 0.2. A formula for the curves.** Give a formula for the curves in the figure that uses only the eigenvalues and $\sigma^2$: for
 which $\lambda_i$ is the mean KL of unit $i$ below the threshold $\varepsilon$? Check it against
 `inactive_fraction`.
 """
@@ -947,7 +965,7 @@ print("the curves are the shares of eigenvalues below sigma2 exp(2 threshold)")
 
 # %% [markdown]
 r"""
-**3.** How much must a *diagonal* $q$ lose on a model whose posterior is correlated? Use the closed form
+**Exercise 0.3. What a diagonal covariance loses.** How much must a *diagonal* $q$ lose on a model whose posterior is correlated? Use the closed form
 of the KL divergence with the posterior mean as $m$, and minimise it over the variances $v_i$. (The
 posterior covariance is $\sigma^2 M^{-1}$.) Check that no other variances do better. The answer comes back
 in the paper as its Equation 26.
