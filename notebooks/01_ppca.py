@@ -19,6 +19,18 @@ all three (Equations 5 to 8 of the paper), each by two routes where two are to b
 machine. It ends with the whole curve of best log likelihoods for MNIST, and with the spectra for which the
 formulas need care.
 
+> **In short**
+>
+> - A linear model with Gaussian noise sees the data through their mean and covariance $S$ alone, and all about it
+>   can be worked out.
+> - Its best noise variance is the average of the eigenvalues that get no latent,
+>   $\sigma^2_{\text{MLE}} = \frac{1}{n - k} \sum_{i > k} \lambda_i$. Its best weights are
+>   $W = U_k (\Lambda_k - \sigma^2 I)^{1/2} R$, the leading eigenvectors, rotated at will.
+> - At a noise variance that is set by hand the best $W$ uses just the eigenvalues above it. The other columns are
+>   zero, and their latents have collapsed.
+> - For your VAE: count the eigenvalues of your data's covariance that exceed your $\sigma^2$. That is how many
+>   latents a linear decoder could use.
+
 **You need**: [Eq. 1](00_preliminaries.ipynb#equation-1), and linear algebra as far as eigenvectors and the
 singular value decomposition. **Time to run**: under 10 seconds on a laptop; no GPU needed.
 
@@ -47,7 +59,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +77,7 @@ from helpers.ledger import Ledger
 from helpers.moments import Moments
 from helpers.ppca import PPCA, fit, gradient, max_log_likelihood
 
-# %%
+# %% tags=["hide-input"]
 ledger = Ledger("01_ppca")
 
 # %% [markdown]
@@ -89,7 +101,7 @@ this chapter's tricks are ways to do in $k$ dimensions what seems to ask for $n$
 The smallest interesting case has $n = 2$ and $k = 1$, and can be drawn.
 """
 
-# %%
+# %% tags=["hide-input"]
 small = PPCA(W=[[1.6], [0.9]], mu=[0.0, 0.0], sigma2=0.15)
 cloud, _ = small.sample(400, seed=0)
 point = np.array([[1.9, 0.2]])
@@ -97,7 +109,7 @@ point = np.array([[1.9, 0.2]])
 turn = np.linspace(0, 2 * np.pi, 200)
 ellipse = 2 * np.linalg.cholesky(small.C) @ np.stack([np.cos(turn), np.sin(turn)])
 
-# %% mystnb={"image": {"alt": "Samples about a line, inside an ellipse; beside it, a broad prior, a narrow posterior"}}
+# %% mystnb={"image": {"alt": "Samples about a line, inside an ellipse; beside it, a broad prior, a narrow posterior"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.0, height=3.4)
 left.plot(*cloud.T, ".", color="0.6", markersize=3, label="samples of x")
 left.plot(*(small.W @ [[-2.4, 2.4]]), "--", label="the line Wz + μ")
@@ -113,6 +125,8 @@ _ = right.legend(loc="upper left", fontsize=8.5)
 
 # %% [markdown]
 r"""
+**Figure 1.1.** A model with $n = 2$ and $k = 1$: samples of it, and what one of them says of its latent.
+
 On the left, the latent $z$ says where on the dashed line a sample starts, and the noise moves it off the
 line; the ellipse is [Eq. 5](#equation-5). On the right, one observation has narrowed what we know of $z$ from
 the prior to the posterior, which is [Eq. 6](#equation-6). If $W$ were zero the two densities on the right
@@ -267,7 +281,7 @@ in $\mu$ could not hide. The package holds Eq. 5 in three forms: per sample, as 
 from moments. Each check faces all three.
 """
 
-# %%
+# %% tags=["hide-cell"]
 rng = np.random.default_rng(0)
 n, k, sigma2 = 5, 2, 0.6
 W, mu = rng.standard_normal((n, k)), rng.standard_normal(n)
@@ -275,7 +289,7 @@ model = PPCA(W, mu, sigma2)
 x = model.sample(12, seed=1)[0] + 0.7
 
 
-# %%
+# %% tags=["hide-cell"]
 def three_forms(model, x):
     """Eq. 5 as the package has it: per sample, as the matrix C, and averaged from moments."""
     through_C = multivariate_normal(model.mu, model.C).logpdf(x)
@@ -292,7 +306,7 @@ r"""
 SciPy's Gaussian density, with $W W^\top + \sigma^2 I$ typed out:
 """
 
-# %%
+# %% tags=["hide-cell"]
 scipy_log_p = multivariate_normal(mu, W @ W.T + sigma2 * np.eye(n)).logpdf(x)
 ledger.check(5, "SciPy's Gaussian density", "library", three_forms(model, x), three_times(scipy_log_p), 1e-10)
 
@@ -301,7 +315,7 @@ r"""
 The identities of the second derivation, with the $k \times k$ matrix $M$ only:
 """
 
-# %%
+# %% tags=["hide-cell"]
 M, y = W.T @ W + sigma2 * np.eye(k), x - mu
 log_det = (n - k) * np.log(sigma2) + np.linalg.slogdet(M)[1]
 squares = ((y**2).sum(1) - ((y @ W) @ np.linalg.inv(M) * (y @ W)).sum(1)) / sigma2
@@ -316,7 +330,7 @@ The integral itself, $p(x) = \int p(x \mid z)\, p(z)\, dz$, by the trapezoidal r
 smooth functions that vanish at both ends of the grid this simple rule is extremely accurate.
 """
 
-# %%
+# %% tags=["hide-cell"]
 axis = np.linspace(-9, 9, 181)
 grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, k)
 cell = (axis[1] - axis[0]) ** k
@@ -336,7 +350,7 @@ r"""
 And the same integral as an average over draws of $z$ from its prior, $p(x) = \mathbb E_{z}\, p(x \mid z)$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 draws = rng.standard_normal((100_000, k))
 mc_log_p = np.array([logsumexp(log_conditional(point, draws)) for point in x]) - np.log(len(draws))
 ledger.check(5, "average over draws of z", "Monte Carlo", three_forms(model, x), three_times(mc_log_p), 1e-2)
@@ -400,7 +414,7 @@ r"""
 **Check.** The same model and points. Each check compares the twelve means and the covariance at once.
 """
 
-# %%
+# %% tags=["hide-cell"]
 means, covariance = model.posterior(x)
 posterior = np.r_[means.ravel(), covariance.ravel()]
 
@@ -415,7 +429,7 @@ Bayes' rule on the grid of before: weigh each $z$ by $p(x, z)$, normalise, and t
 covariance.
 """
 
-# %%
+# %% tags=["hide-cell"]
 weights = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
 grid_means = weights @ grid
 off = grid - grid_means[0]
@@ -429,7 +443,7 @@ Draws from the joint model: a least squares regression of $z$ on $x - \mu$ estim
 function of $x$, and what the regression leaves unexplained has the posterior's covariance.
 """
 
-# %%
+# %% tags=["hide-cell"]
 x_draws, z_draws = model.sample(200_000, seed=2)
 slope, *_ = np.linalg.lstsq(x_draws - mu, z_draws, rcond=None)
 left_over = z_draws - (x_draws - mu) @ slope
@@ -444,7 +458,7 @@ That is Bayesian linear regression, or a Gaussian process with a dot product ker
 how to do that.
 """
 
-# %%
+# %% tags=["hide-cell"]
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
@@ -531,7 +545,10 @@ $$ \ell(W, s) \;\le\; g(s) = -\tfrac12 \Big[ n \log 2\pi
 
 The bound is met. Let $W$ have the columns $u_i \sqrt{\max(\lambda_i - s,\, 0)}$, $i \le k$: then $C$ has the
 eigenvectors $u_i$, with the eigenvalues $\max(\lambda_i, s)$ for $i \le k$ and $s$ for $i > k$, and every
-inequality above is an equality. So $g(s)$ *is* the maximum of $\ell$ over $W$ at that $s$.
+inequality above is an equality. So $g(s)$ *is* the maximum of $\ell$ over $W$ at that $s$. In one sentence:
+
+> **Theorem 1.1** (The best weights at a given noise variance). *For every $s > 0$ the largest $\ell(W, s)$ over all $W$
+> is $g(s)$, and the columns $u_i \sqrt{\max(\lambda_i - s,\, 0)}$, $i \le k$, attain it.*
 
 **Step 4: the best $s$.** The $i$-th term with $i \le k$ does not change with $s$ while $s < \lambda_i$, and
 has derivative $(s - \lambda_i)/s^2$ once $s > \lambda_i$; at $s = \lambda_i$ both are zero. With the residual
@@ -544,7 +561,11 @@ therefore crosses zero exactly once, so $g$ rises up to that $s$ and falls beyon
 local maximum. To find the crossing, try $s = \rho / (n - k)$. It is the average of
 $\lambda_{k+1}, \dots, \lambda_n$, hence at most $\lambda_{k+1}$, hence at most every $\lambda_i$ with
 $i \le k$. The sum over $i \le k$ is then zero, and so is the right side. This is the crossing, and that is
-Eq. 7.
+Eq. 7. Together with Theorem 1.1:
+
+> **Theorem 1.2** (Maximum likelihood). *If $\rho = \sum_{j > k} \lambda_j > 0$, the log likelihood has a global maximum
+> over $\mu$, $W$ and $\sigma^2$. It is at $\mu = \bar x$, at $\sigma^2_{\text{MLE}} = \rho / (n - k)$ and no other noise
+> variance, and at the weights of Theorem 1.1 for it.*
 
 **Step 5: when there is no maximum.** If $\rho = 0$, which means that $k$ is at least the rank $r$ of $S$, the
 right side is positive for all $s > 0$: $g$ increases all the way as $s \to 0$. As soon as $s$ is below the
@@ -562,7 +583,7 @@ Step 4 as a picture: the best likelihood that any $W$ can reach at a given $s$. 
 each of the kind that the proof has to treat on its own.
 """
 
-# %%
+# %% tags=["hide-input"]
 cases = {
     "λ = (4, 2, 1, 0.5), k = 2": (np.array([4, 2, 1, 0.5]), 2),
     "λ = (4, 2, 0, 0), k = 2: no residual": (np.array([4, 2, 0, 0]), 2),
@@ -574,7 +595,7 @@ for name, (eigenvalues, k_case) in cases.items():
     diagonal = Moments(np.zeros(4), np.diag(eigenvalues), 100)
     peaks[name] = [fit(diagonal, k_case, s).log_likelihood(diagonal) for s in noise]
 
-# %% mystnb={"image": {"alt": "Best likelihood by noise: one peak, one curve without bound, one flat then falling"}}
+# %% mystnb={"image": {"alt": "Best likelihood by noise: one peak, one curve without bound, one flat then falling"}} tags=["hide-input"]
 fig, ax = plots.figure(width=7.0, height=3.6)
 for (name, values), line in zip(peaks.items(), plots.LINES, strict=False):
     ax.semilogx(noise, values, line, label=name)
@@ -584,6 +605,9 @@ _ = ax.legend(fontsize=8.5)
 
 # %% [markdown]
 r"""
+**Figure 1.2.** The best log likelihood at each noise variance for three spectra with $n = 4$: with residual
+variance, without, and with $k = n$.
+
 With residual variance there is one peak, at Eq. 7 (from $\sigma^2 = 1$ on, this curve and the dotted one are
 the same). Without it the curve rises for ever to the left (Step 5). With $k = n$ it is flat up to
 $\lambda_n$: there $C = S$ can be had with any $\sigma^2 \le \lambda_n$, and the likelihood does not say
@@ -593,7 +617,7 @@ which.
 write $\ell(W, s)$ out with the full $n \times n$ matrix and NumPy's own covariance.
 """
 
-# %%
+# %% tags=["hide-cell"]
 n, k = 6, 2
 x = rng.standard_normal((300, n)) @ rng.standard_normal((n, n)) + rng.standard_normal(n)
 moments = Moments.from_samples(x)
@@ -614,7 +638,7 @@ A numerical optimiser that knows nothing of eigenvalues or means, from a random 
 and $\log \sigma^2$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 start = rng.standard_normal(n * k + n + 1)
 found = minimize(
     lambda p: -log_likelihood(p[: n * k].reshape(n, k), np.exp(p[-1]), p[n * k : -1]),
@@ -635,7 +659,7 @@ the push of $-\tfrac12 \operatorname{tr}(C^{-1} S)$ toward a larger one. The wei
 of the latents, for [Eq. 8](#equation-8).
 """
 
-# %%
+# %% tags=["hide-cell"]
 angle = 0.7
 R = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 W_torch = torch.tensor(best.W @ R, requires_grad=True)
@@ -653,7 +677,7 @@ Data from a model whose $\sigma^2$ we know. The estimate comes close to the trut
 should:
 """
 
-# %%
+# %% tags=["hide-cell"]
 x_known, W_known, _, sigma2_known = data.synthetic_ppca(100_000, [5, 3, 2, 0.5, 0.5, 0.5, 0.5], k=3, seed=0)
 recovered = fit(Moments.from_samples(x_known), 3)
 ledger.check(7, "recovered from samples of a known model", "Monte Carlo", recovered.sigma2, sigma2_known, 2e-2)
@@ -664,7 +688,7 @@ scikit-learn's PCA calls it `noise_variance_`. It divides by $N - 1$; we undo th
 [below](#the-divisor-of-the-covariance). The data are its 1,797 handwritten digits, $n = 64$, with $k = 10$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 digits = data.digits()
 digit_moments = Moments.from_samples(digits)
 N, c = len(digits), len(digits) / (len(digits) - 1)
@@ -679,7 +703,7 @@ And "the average variance lost in the projection", literally: project the digits
 with a least squares solver, and divide the mean squared residual by the 54 directions that were lost.
 """
 
-# %%
+# %% tags=["hide-cell"]
 axes = fit(digit_moments, 10).W
 centred = digits - digits.mean(axis=0)
 coefficients, *_ = np.linalg.lstsq(axes, centred.T, rcond=None)
@@ -776,7 +800,7 @@ bound in hand, a list of all candidates serves as a check.
 **Check.** The optimiser's weights. They differ from the package's by an $R$, which a Procrustes solver finds:
 """
 
-# %%
+# %% tags=["hide-cell"]
 turn_found, _ = orthogonal_procrustes(best.W, W_found)
 ledger.check(8, "L-BFGS over W, μ and log σ², up to R", "optimisation", best.W @ turn_found, W_found, 1e-3)
 
@@ -785,7 +809,7 @@ r"""
 The two halves of the gradient in $W$, at the turned weights, from the computation above:
 """
 
-# %%
+# %% tags=["hide-cell"]
 ledger.check(8, "the two halves of the gradient in W balance", "autograd", volume_W, -misfit_W, 1e-10)
 
 # %% [markdown]
@@ -795,7 +819,7 @@ six eigenvalues, which are distinct here. A set qualifies when each of its eigen
 it implies, since the squared length $\lambda_j - s$ must be positive. The likelihoods come from the full matrix.
 """
 
-# %%
+# %% tags=["hide-input"]
 from itertools import combinations
 
 values, vectors = np.linalg.eigh(S)
@@ -810,7 +834,7 @@ _, s_listed, gram_listed, kept = candidates[0]
 print(f"{len(candidates)} of 22 sets qualify; the best keeps the two largest: {sorted(kept) == [n - 2, n - 1]}")
 print(f"the runner-up is {candidates[0][0] - candidates[1][0]:.3f} nats behind")
 
-# %%
+# %% tags=["hide-cell"]
 ledger.check(7, "best of all stationary points", "enumeration", best.sigma2, s_listed, 1e-10)
 ledger.check(8, "best of all stationary points", "enumeration", best.W @ best.W.T, gram_listed, 1e-10)
 
@@ -819,7 +843,7 @@ r"""
 The known model and scikit-learn once more, for $W W^\top$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 ledger.check(
     8, "recovered from samples of a known model", "Monte Carlo", recovered.W @ recovered.W.T, W_known @ W_known.T, 2e-2
 )
@@ -871,7 +895,7 @@ square.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def losses(n, N):
     """What 1/(N - 1) eigenvalues cost, in nats per sample: in the formula, and in the model."""
     c = N / (N - 1)
@@ -887,7 +911,7 @@ r"""
 On the digits, with $k = 10$: scikit-learn's score, our maximum, and the formula with the wrong eigenvalues.
 """
 
-# %%
+# %% tags=["hide-input"]
 maximum, score = digit_model.log_likelihood(digit_moments), pca.score(digits)
 wide = np.sort(np.linalg.eigvalsh(np.cov(digits.T)))[::-1]  # NumPy's default: 1/(N - 1)
 log_det = np.log(wide[:10]).sum() + 54 * np.log(wide[10:].mean())
@@ -895,7 +919,7 @@ in_formula = -(64 * np.log(2 * np.pi) + log_det + 64) / 2
 print(f"maximum {maximum:.4f}, scikit-learn {score:.4f}, wrong eigenvalues in the formula {in_formula:.4f}")
 print(f"lost: scikit-learn {maximum - score:.2e}, formula {maximum - in_formula:.4f}")
 
-# %%
+# %% tags=["hide-input"]
 formula, in_model = losses(64, N)
 assert abs(score + in_model - maximum) < 1e-11 * abs(maximum)
 assert abs(in_formula + formula - maximum) < 1e-11 * abs(maximum)
@@ -921,7 +945,7 @@ The whole curve, and the fitted model's own likelihood, against scikit-learn fit
 loss added:
 """
 
-# %%
+# %% tags=["hide-cell"]
 chosen = [1, 5, 10, 20, 40, 60]
 refitted = [PCA(q, svd_solver="full").fit(digits).score(digits) + in_model for q in chosen]
 curve = max_log_likelihood(digit_moments)[np.array(chosen) - 1]
@@ -935,7 +959,7 @@ Now MNIST: 60,000 training images, $n = 784$ pixels in $[0, 1]$, through their r
 The paper works with $\sigma^2_{\text{MLE}}$ at $k = 50$, and notes that it is close to $\lambda_{222}$.
 """
 
-# %%
+# %% tags=["hide-input"]
 mnist = data.mnist_moments()
 mnist_50 = fit(mnist, 50)
 mnist_curve = max_log_likelihood(mnist)
@@ -954,7 +978,7 @@ small number. But the record holds whole numbers, the sums of $x$ and of $x x^\t
 is a matrix of integers, its rank is found by elimination with no rounding, and the rank of $S$ is that of $A$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 record = np.load(Path(data.__file__).parent / "records" / data.MOMENT_RECORDS["train"])
 A, N_images = scatter(record["total"], record["products"], int(record["count"])), int(record["count"])
 ledger.certify("rank of the covariance of MNIST's 60,000 images", int(fmpz_mat(A.tolist()).rank()), "==", 712)
@@ -981,7 +1005,7 @@ bounds on $\sigma^2_{\text{MLE}}(50)$. If $\lambda_{222}$ is above it and $\lamb
 are visible in units of $10^{-7}$, so that is how they are shown.
 """
 
-# %%
+# %% tags=["hide-input"]
 low, high = enclosures(A, mnist.eigenvectors, N_images**2 * 255**2, 10)
 sigma2_low, sigma2_high = sum(low[50:]) // 734, -(-sum(high[50:]) // 734)
 print(f"σ²_MLE(50) is between {sigma2_low // 10 / 1e9:.9f} and {-(-sigma2_high // 10) / 1e9:.9f}")
@@ -990,7 +1014,7 @@ claim = "λ222 > σ²_MLE(50) > λ223 of MNIST, bounds in units of 1e-7"
 above_it, below_it = [low[221] // 1000, sigma2_low // 1000], [-(-sigma2_high // 1000), -(-high[222] // 1000)]
 ledger.certify(claim, above_it, ">", below_it)
 
-# %% mystnb={"image": {"alt": "MNIST: falling eigenvalues, crossed by σ² at 222; maximum log likelihood rising with k"}}
+# %% mystnb={"image": {"alt": "MNIST: falling eigenvalues, crossed by σ² at 222; maximum log likelihood rising with k"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.6, height=3.5)
 rank = int((mnist.eigenvalues > 0).sum())
 left.semilogy(np.arange(1, rank + 1), mnist.eigenvalues[:rank], label="eigenvalue $\\lambda_i$")
@@ -1006,6 +1030,9 @@ _ = right.legend()
 
 # %% [markdown]
 r"""
+**Figure 1.3.** MNIST, from its recorded moments: the eigenvalues with $\sigma^2_{\text{MLE}}(50)$ across them,
+and the maximum of the log likelihood for every $k$.
+
 On the left, the noise variance that is best for 50 latents passes below exactly 222 eigenvalues: keep
 $\sigma^2$ there, allow more latents, and 222 of them could be put to use. On the right, the maximum rises
 with $k$ for as long as it exists. At $k = 712$, the rank of the covariance, the bound goes: 72 directions of
@@ -1022,7 +1049,7 @@ and $k = 2$, so $\sigma^2_{\text{MLE}} = \tfrac12 (2 + 1) = 1.5$. The second col
 the plane of $e_2$ and $e_3$, times $\sqrt{0.5}$.
 """
 
-# %%
+# %% tags=["hide-input"]
 tied = Moments(np.zeros(4), np.diag([4.0, 2.0, 2.0, 1.0]), 100)
 heights, covariances = [], []
 for angle in np.linspace(0, np.pi / 2, 5):
@@ -1036,7 +1063,7 @@ assert np.ptp(heights) < 1e-12 and abs(heights[0] - max_log_likelihood(tied)[1])
 print(f"five models, all at the maximum {heights[0]:.6f};")
 print(f"the first and the last C differ by {np.abs(covariances[0] - covariances[-1]).max():.2f} in an entry")
 
-# %%
+# %% tags=["hide-cell"]
 # Exactly: the likelihood is a function of det C and tr(C^-1 S), for these models and for any rational angle between.
 pair = []
 for a, b in [(fmpq(1), fmpq(0)), (fmpq(3, 5), fmpq(4, 5))]:  # the unit vector is a e_2 + b e_3
@@ -1065,7 +1092,7 @@ $\sigma^2$. So a model whose noise variance is set to the exact truth would stil
 below the rank, unless the eigenvalues left out are all equal to $\lambda_k$.
 """
 
-# %%
+# %% tags=["hide-input"]
 noise_only = np.random.default_rng(7).standard_normal((500, 50))
 spread = Moments.from_samples(noise_only).eigenvalues
 edges = (1 - np.sqrt(50 / 500)) ** 2, (1 + np.sqrt(50 / 500)) ** 2
@@ -1081,7 +1108,7 @@ r"""
 samples, since the mean takes one.
 """
 
-# %%
+# %% tags=["hide-input"]
 few = Moments.from_samples(np.random.default_rng(3).standard_normal((5, 8)))
 print("rank", int((few.eigenvalues > 0).sum()), "| finite maxima:", np.isfinite(max_log_likelihood(few)).tolist())
 try:
@@ -1100,7 +1127,7 @@ smaller noise, for ever, just as Step 5 says. A given $\sigma^2$ cures it, and s
 $\sigma^2 \le \lambda_n$ the model reaches $C = S$:
 """
 
-# %%
+# %% tags=["hide-input"]
 full = Moments.from_samples(np.random.default_rng(4).standard_normal((50, 4)) * [2.0, 1.5, 1.0, 0.8])
 smallest = full.eigenvalues[-1]
 for share in (0.1, 0.5, 1.0, 1.5):
@@ -1119,7 +1146,7 @@ column has length $\sqrt{2 - 2} = 0$, and $W = 0$ is the maximum likelihood fit,
 kind of spectrum for which complete collapse is the right answer even with learned noise.
 """
 
-# %%
+# %% tags=["hide-input"]
 sphere = Moments(np.zeros(5), 2.0 * np.eye(5), 100)
 flat = [fit(sphere, q) for q in (1, 2, 3, 4)]
 print("largest entry of W, k = 1 to 4:", [float(np.abs(model.W).max()) for model in flat])
@@ -1143,7 +1170,7 @@ r"""
 
 ## Exercises
 
-**1. What the latents look like on average.** Let the model be at its maximum with $R = I$. Show that the
+**Exercise 1.1. What the latents look like on average.** Let the model be at its maximum with $R = I$. Show that the
 posterior means, over the data, have covariance $I - \sigma^2 \Lambda_k^{-1}$; and that this and the posterior
 covariance add up to the prior's. Check it on the digits.
 """
@@ -1159,7 +1186,7 @@ print("covariance of the means + posterior covariance = I")
 
 # %% [markdown]
 r"""
-**2. One more latent.** Show that the maximum cannot fall when $k$ grows by one. Then compute, for MNIST, how
+**Exercise 1.2. One more latent.** Show that the maximum cannot fall when $k$ grows by one. Then compute, for MNIST, how
 many nats the latents number 1, 51 and 301 bring.
 """
 
@@ -1174,7 +1201,7 @@ print("nats brought by latents 1, 51, 301:", np.round(gains[[0, 50, 300]], 2))
 
 # %% [markdown]
 r"""
-**3. A noise that is too large.** Keep $\sigma^2$ at MNIST's $\sigma^2_{\text{MLE}}(50)$ and give the model
+**Exercise 1.3. A noise that is too large.** Keep $\sigma^2$ at MNIST's $\sigma^2_{\text{MLE}}(50)$ and give the model
 300 latents. How many columns of the best $W$ are zero? What if $\sigma^2 = 6$? Is the fit with the zero
 columns a stationary point in the sense of the second route above?
 """
@@ -1190,7 +1217,7 @@ print("the gradient in W is zero: it is a stationary point, the one that uses th
 
 # %% [markdown]
 r"""
-**4. A hundred thousand dimensions.** Evaluate $\log p(x)$ for a model with $n = 100{,}000$ and $k = 3$, where
+**Exercise 1.4. A hundred thousand dimensions.** Evaluate $\log p(x)$ for a model with $n = 100{,}000$ and $k = 3$, where
 $C$ would fill 80 gigabytes. Convince yourself with the same seed at $n = 400$ that the value can be trusted.
 """
 
