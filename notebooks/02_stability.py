@@ -17,6 +17,17 @@ With the noise variance $\sigma^2$ held fixed, probabilistic PCA has many statio
 finds all of them, tells which are maxima, redraws the paper's Figure 1 on MNIST with a $\sigma^2$ that you
 can move, and asks whether collapsed solutions are really "spurious local maxima".
 
+> **In short**
+>
+> - A stationary point of pPCA at a fixed $\sigma^2$ uses some eigenvectors with $\lambda > \sigma^2$; its other
+>   columns are zero. All of them are listed.
+> - A zero column can grow along a free eigenvector $u_j$ exactly when $\lambda_j > \sigma^2$. That is the whole
+>   mechanism of collapse in this model.
+> - Stable means global: the only local maxima are the global ones. A collapsed maximum is no trap of the
+>   optimiser, but the right answer to a $\sigma^2$ that is too large.
+> - For your VAE: if latents collapse, look at $\sigma^2$ (or the weight of the KL, which is the same) before you
+>   look at the optimiser.
+
 **You need**: [chapter 1](01_ppca.ipynb), the singular value decomposition, and gradients of matrices
 (derived here step by step). **Time to run**: about 10 seconds on a laptop; no GPU needed.
 
@@ -45,7 +56,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from itertools import combinations, product
 from pathlib import Path
 
@@ -63,7 +74,7 @@ from helpers.moments import Moments
 from helpers.ppca import PPCA
 from helpers.scorecard import Scorecard
 
-# %%
+# %% tags=["hide-input"]
 ledger = Ledger("02_stability")
 
 # %% [markdown]
@@ -99,7 +110,7 @@ For the checks we keep a small data set at hand: 500 samples in six dimensions w
 eigenvalues that we choose, in directions that we do not.
 """
 
-# %%
+# %% tags=["hide-input"]
 n, k = 6, 3
 rng = np.random.default_rng(0)
 basis, _ = np.linalg.qr(rng.standard_normal((n, n)))
@@ -185,7 +196,7 @@ over the 500 samples, finite differences of SciPy's, and the dense matrices of E
 are taken at a $W$ of random numbers, where nothing is zero.
 """
 
-# %%
+# %% tags=["hide-cell"]
 W0 = rng.standard_normal((n, k))
 generic = PPCA(W0, moments.mean, 0.7)
 
@@ -203,7 +214,7 @@ ledger.check(
 )
 
 
-# %%
+# %% tags=["hide-cell"]
 def central_differences(function, W, step):
     """Derivative of `function` in every entry of W, stacked along the first axis."""
     steps = step * np.eye(W.size).reshape(W.size, *W.shape)
@@ -227,7 +238,7 @@ We compare both at once: no zero is compared with a zero.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def pull(model):
     """S C^-1 W, from the package's gradient."""
     return model.C @ ppca.gradient(model, moments) + model.W
@@ -285,12 +296,14 @@ $u_j$ is an eigenvector of $S$ and its eigenvalue is
 $\lambda_j = \sigma^2 + l_j^2 > \sigma^2$. If $l_j = 0$ the equation is $0 = 0$; such a
 $u_j$ is multiplied by zero in $W$ too, so it does not matter what it is.
 
-So here are **all** stationary points at a fixed $\sigma^2$. Choose a set $A$ of at most $k$ orthonormal
-eigenvectors of $S$, each with $\lambda > \sigma^2$. Let their columns have squared length
-$\lambda - \sigma^2$, fill up with zero columns, and turn the result by any orthogonal $R$:
+So here they are, all of them:
 
-$$ W = U_k(K_k - \sigma^2 I)^{1/2} R^\top, \qquad k_i =
-\begin{cases}\lambda_i & \text{column used}\\ \sigma^2 & \text{column zero.}\end{cases}$$
+> **Theorem 2.1** (All stationary points). *At a fixed $\sigma^2$ the stationary points of $\ell$ in $W$ are these.
+> Choose a set $A$ of at most $k$ orthonormal eigenvectors of $S$, each with $\lambda > \sigma^2$. Let their columns have
+> squared length $\lambda - \sigma^2$, fill up with zero columns, and turn the result by any orthogonal $R$:*
+>
+> $$ W = U_k(K_k - \sigma^2 I)^{1/2} R^\top, \qquad k_i =
+> \begin{cases}\lambda_i & \text{column used}\\ \sigma^2 & \text{column zero.}\end{cases}$$
 
 Here $\lambda_i$ is the eigenvalue that column $i$ uses, not necessarily the $i$-th largest; so too below, wherever
 $i$ numbers a used column. The $k_i$ are the eigenvalues of
@@ -314,7 +327,7 @@ asks the smallest $n - k$ eigenvalues to be exactly $\sigma^2$, which real data 
 that the columns of $W$ are no longer eigenvectors and the SVD has to find them again.
 """
 
-# %%
+# %% tags=["hide-cell"]
 R, _ = np.linalg.qr(rng.standard_normal((k, k)))
 turned = PPCA(point.W @ R.T, moments.mean, 0.7)
 axes, l, _ = np.linalg.svd(turned.W, full_matrices=False)
@@ -330,7 +343,7 @@ $(4, 3)/5$ and $(-3, 4)/5$. It solves for the zeros of the gradient without hear
 of $w = (a, b)$ is free, so we compare $a^2$, $ab$ and $b^2$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 a, b = sp.symbols("a b", real=True)
 s, S2 = sp.Rational(1, 2), [["66/25", "12/25"], ["12/25", "59/25"]]
 C = sp.Matrix([[a * a + s, a * b], [a * b, b * b + s]])
@@ -350,7 +363,7 @@ likelihood would only ever find its maxima; this also stops at saddles.) $R$ is 
 $W W^\top$.
 """
 
-# %%
+# %% tags=["hide-input"]
 Q, _ = np.linalg.qr(rng.standard_normal((4, 4)))
 four = Moments(np.zeros(4), Q @ np.diag([4.0, 2.5, 1.2, 0.4]) @ Q.T, 1)
 
@@ -367,13 +380,13 @@ starts = [scale * rng.standard_normal(8) for scale in np.geomspace(0.05, 2, 100)
 ends = [least_squares(residual, start, xtol=1e-15, ftol=1e-15, gtol=1e-15) for start in starts]
 found = np.array([(W := end.x.reshape(4, 2)) @ W.T for end in ends if np.abs(end.fun).max() < 1e-9])
 
-# %%
+# %% tags=["hide-input"]
 nearest = np.abs(found[:, None] - listed).max(axis=(2, 3)).argmin(axis=1)
 assert set(nearest) == set(range(len(listed)))  # and no point is listed that is not there to be found
 ledger.check(11, "random searches end at listed points", "optimisation", found, listed[nearest], 1e-6)
 print(f"points listed: {len(sets)}, of which a search found: {len(set(nearest))}")
 
-# %%
+# %% tags=["hide-cell"]
 # S = diag(10, 1/2), σ² = 1: W = (3 e_1), M = 10. And the squared length that a column along e_2 would need.
 column = sp.Matrix([3, 0])
 M_exact, singular = (column.T * column)[0] + 1, sp.sqrt((column.T * column)[0])
@@ -530,7 +543,7 @@ exercised.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def curvature(model, moments, j, i):
     """Second derivative of the average log likelihood when column i moves along eigenvector j."""
     direction = np.zeros_like(model.W)
@@ -547,7 +560,7 @@ own[0, 0] = own[2, 1] = 1
 formula = precision[:, None] * (eigenvalues[:, None] / k_i - 1 - (1 + own) * l_squared[:, None] / k_i)
 ledger.check(12, "closed form of every diagonal entry, Eq. 12 where u_j is free", "algebra", table, formula, 1e-10)
 
-# %%
+# %% tags=["hide-input"]
 print("rows u1 ... u6; columns with k_i =", k_i.round(3))
 print(table.round(3) + 0.0)
 
@@ -564,7 +577,7 @@ any.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def dense_gradient(W, sigma2=0.7):
     P = np.linalg.inv(W @ W.T + sigma2 * np.eye(n))
     return P @ S @ P @ W - P @ W
@@ -575,7 +588,7 @@ by_differences = [central_differences(dense_gradient, model.W, 1e-5).reshape(n *
 hessians = [ppca.hessian(model, moments) for model in two]
 ledger.check(12, "Hessian against the dense gradient", "finite differences", hessians, by_differences, 1e-6)
 
-# %%
+# %% tags=["hide-cell"]
 direction = rng.standard_normal((n, k))
 ours, by_autograd = [], []
 for model in two:
@@ -593,7 +606,7 @@ is the integral of the curvature from 0 to 0.8, since it starts from zero; twent
 the package's Hessian do it, for every free $u_j$ and every column.
 """
 
-# %%
+# %% tags=["hide-cell"]
 epsilon, free = 0.8, [1, 3, 4, 5]
 nodes, weights = np.polynomial.legendre.leggauss(20)
 integral = np.zeros((len(free), k))
@@ -615,7 +628,7 @@ needs, is the same for both when $\epsilon > 0$. Here is the difference of order
 $u_2$:
 """
 
-# %%
+# %% tags=["hide-input"]
 for epsilon in (0.1, 0.01, 0.001):
     moved = PPCA(point.W + epsilon * np.outer(U[:, 1], [0, 0, 1]), moments.mean, 0.7)
     unit = U[:, 1] @ ppca.gradient(moved, moments)[:, 2]
@@ -625,7 +638,7 @@ for epsilon in (0.1, 0.01, 0.001):
 r"""
 More matters that the paper lets $u_j$ be *any* eigenvector. For a used one Equation 12 is wrong, in value and in
 sign. Take $S = \operatorname{diag}(10, \frac12)$, $\sigma^2 = 1$ and $W = (3e_1, 0)$, which uses the one eigenvalue
-above the noise and is, by the theorem below, a global maximum. Moving its zero column along $u_1 = e_1$ makes
+above the noise and is, by Theorem 2.2 below, a global maximum. Moving its zero column along $u_1 = e_1$ makes
 $W W^\top = (9 + \epsilon^2)\, e_1 e_1^\top$, whose variance is too large: the step leads down, if only in the third order.
 The printed formula says $\epsilon(\frac{10}{1} - 1)\frac1{10} = +\frac9{10}\epsilon$. Read to the letter, it would make
 every point with a used and a zero column unstable, and there would be no collapsed maxima at all. Two used columns
@@ -637,7 +650,7 @@ $\epsilon$. Each is compared with the true expression, and then, at $\epsilon = 
 lie on the other side of zero than the printed formula.
 """
 
-# %%
+# %% tags=["hide-cell"]
 eps = sp.Symbol("epsilon", positive=True)
 
 
@@ -649,7 +662,7 @@ def exact_dot(variances, W, j, i, sigma2=1):
     return sp.factor((P * sp.diag(*variances) * P * moved - P * moved)[j, i])
 
 
-# %%
+# %% tags=["hide-cell"]
 zero_column = exact_dot([10, sp.Rational(1, 2)], [[3, 0], [0, 0]], 0, 1)
 claim = "a zero column moved along a used eigenvector"
 ledger.certify(claim, zero_column, "==", -(eps**3) / (10 + eps**2) ** 2, erratum="for a *free* $u_j$, one that")
@@ -660,7 +673,7 @@ two_used = exact_dot([10, 5, sp.Rational(1, 2)], [[3, 0], [0, 2], [0, 0]], 0, 1)
 first_order = sp.diff(two_used, eps).subs(eps, 0)
 ledger.certify("a used column along another's, to first order; Eq. 12: 1/10", first_order, "==", sp.Rational(-2, 25))
 
-# %%
+# %% tags=["hide-cell"]
 # Free: the zero column along u_2 with eigenvalue 3. Coefficient of ε, with u_j and with ε u_j.
 free_dot = exact_dot([10, 3], [[3, 0], [0, 0]], 1, 1)
 orders = [sp.diff(each, eps).subs(eps, 0) for each in (free_dot, eps * free_dot)]
@@ -712,7 +725,7 @@ a tie, $\lambda_j = k_i$.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def closed_spectrum(eigenvalues, used, k, sigma2):
     """Eigenvalues of the Hessian at a stationary point, ascending (nk,)."""
     lam, free, a = eigenvalues[used], np.delete(eigenvalues, used), len(used)
@@ -725,7 +738,7 @@ def closed_spectrum(eigenvalues, used, k, sigma2):
     return np.sort(np.concatenate([escapes.ravel(), stretches, shears, rotations]))
 
 
-# %%
+# %% tags=["hide-input"]
 by_package = np.linalg.eigvalsh(ppca.hessian(turned, moments))
 closed = closed_spectrum(eigenvalues, [0, 2], k, 0.7)
 ledger.check(12, "whole spectrum of the Hessian in closed form", "algebra", by_package, closed, 1e-9)
@@ -741,7 +754,7 @@ roots of its characteristic polynomial, with their multiplicities. So if this po
 above predicts, the table holds here, and the number of directions that climb is the number of positive roots.
 """
 
-# %%
+# %% tags=["hide-cell"]
 half = fmpq(1, 2)
 
 
@@ -758,7 +771,7 @@ P4 = (W4 * W4.transpose() + diagonal([1] * 4)).inv()
 ledger.certify("a stationary point in fractions: S C^-1 W and W", (S4 * P4 * W4).entries(), "==", W4.entries())
 
 
-# %%
+# %% tags=["hide-input"]
 def exact_product(direction):
     """H[direction] of the paper's log likelihood at W4, all in fractions."""
     E = direction * W4.transpose() + W4 * direction.transpose()
@@ -782,10 +795,10 @@ Three are zero, the $\frac{a(a-1)}2 + a(k-a)$ rotations, and seven are negative.
 
 # %% [markdown]
 r"""
-**The theorem.** *At a fixed $\sigma^2$ a stationary point is a local maximum if and only if no free
-eigenvalue exceeds the smallest $k_i$; and then it is a global maximum.*
+> **Theorem 2.2** (Stable means global). *At a fixed $\sigma^2$ a stationary point is a local maximum if and only if no
+> free eigenvalue exceeds the smallest $k_i$; and then it is a global maximum.*
 
-$\ell$ is the same at $W R$ as at $W$, so we may take $R = I$. *Only if.*
+**Proof.** $\ell$ is the same at $W R$ as at $W$, so we may take $R = I$. *Only if.*
 Suppose $\lambda_j > k_i$ for some free $j$ and some column $i$. By [Eq. 12](#equation-12) the
 curvature along $u_j e_i^\top$ is positive, so there are higher points arbitrarily near.
 
@@ -801,10 +814,10 @@ singular value is at least the average $\|W\|^2/k$ ($\|W\|^2$ is the sum of all 
 grows; being continuous, it attains its maximum, and there the gradient is zero. The global maximum is one
 of our points, hence the top one. $\square$
 
-**What the paper says rightly, and what the theorem adds.** Appendix A.1 looks at single columns along eigenvectors and
+**What the paper says rightly, and what Theorem 2.2 adds.** Appendix A.1 looks at single columns along eigenvectors and
 calls a positive sign unstable; that is right, and the "only if" above. That the top $q$ components are
 stable is right as well, and so is this: there are local maxima with zero columns when $\lambda_j < \sigma^2$ "for too
-many $j$". One can say how many. By the theorem a local maximum uses all the eigenvalues above $\sigma^2$ or has no zero
+many $j$". One can say how many. By Theorem 2.2 a local maximum uses all the eigenvalues above $\sigma^2$ or has no zero
 column. So a local maximum with a zero column exists if and only if $\#\{\lambda > \sigma^2\} < k$, which is to say that
 *more than $n - k$ of the $\lambda_j$ are at most $\sigma^2$*. Two things are ours. A sign of zero, a tie, is no
 instability, so "negative" should read "not positive" and $\lambda_i > \lambda_j$ should read $\ge$: with $S = 2I$,
@@ -834,7 +847,7 @@ and whether the likelihood equals that of the global fit.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def all_points(sigma2):
     """Every stationary point of the small model at sigma2, as (indices, model)."""
     above = range(int((eigenvalues > sigma2).sum()))
@@ -842,7 +855,7 @@ def all_points(sigma2):
     return [(A, ppca.stationary_point(moments, A, k, sigma2)) for A in chosen]
 
 
-# %%
+# %% tags=["hide-input"]
 for sigma2 in (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0):
     best = ppca.fit(moments, k, sigma2).log_likelihood(moments)
     points = all_points(sigma2)
@@ -858,7 +871,7 @@ for sigma2 in (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0):
         strict = (np.delete(eigenvalues, A).max() - smallest) / (sigma2 * smallest)
         assert A == winner or (strict > 0 and np.isclose(strict, curved))
 
-# %%
+# %% tags=["hide-cell"]
 # A tie: S = 2I, σ² = 1, k = 1, and w = (1, 0) or (3, 4)/5. The likelihood is a function of det C and tr(C^-1 S).
 tied_values = []
 for w in (sp.Matrix([1, 0]), sp.Matrix([3, 4]) / 5):
@@ -878,7 +891,7 @@ theorem's: the point that uses the top $\min(k, \#\{\lambda > \sigma^2\})$.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def ascend(S, k, sigma2, start):
     """Height (nats) and number of used columns where L-BFGS ends, from W = start."""
     n, steps = len(S), 1e-5 * np.eye(start.size)
@@ -896,7 +909,7 @@ def ascend(S, k, sigma2, start):
     return -end.fun, int((np.linalg.eigvalsh(W.T @ W) > 1e-3).sum())
 
 
-# %%
+# %% tags=["hide-input"]
 spectra = [6, 4, 2.5, 1.5, 0.8, 0.3], [5, 3, 3, 3, 1, 1], [5, 3, 2, 1, 0, 0], [4, 1, 1, 1, 1, 1]
 heights, closed_heights, collapsed = [], [], 0
 for spectrum in map(np.array, spectra):
@@ -911,7 +924,7 @@ for spectrum in map(np.array, spectra):
         heights, closed_heights = [*heights, height], [*closed_heights, model.log_likelihood(data_moments)]
         collapsed += used < columns
 
-# %%
+# %% tags=["hide-input"]
 ledger.check(11, "L-BFGS on the likelihood: the top point", "optimisation", heights, closed_heights, 1e-8)
 print(f"{len(heights)} ascents, {collapsed} to a maximum with a zero column; none ended anywhere else")
 
@@ -921,7 +934,7 @@ One stable point at every $\sigma^2$ (up to a rotation $R$), always the global o
 stationary points. As $\sigma^2$ passes one of the $k$ largest eigenvalues from below, one latent less survives.
 """
 
-# %% mystnb={"image": {"alt": "Two charts over the noise variance from 0.1 to 8. Above: the log likelihood of every stationary point, saddles as thin grey curves, all below one thick curve, the stable point, which peaks at the maximum likelihood variance 0.87. Below: the number of surviving latents, a staircase from 3 down to 0."}}
+# %% mystnb={"image": {"alt": "Two charts over the noise variance from 0.1 to 8. Above: the log likelihood of every stationary point, saddles as thin grey curves, all below one thick curve, the stable point, which peaks at the maximum likelihood variance 0.87. Below: the number of surviving latents, a staircase from 3 down to 0."}} tags=["hide-input"]
 grid = np.geomspace(0.1, 8, 80)
 fig, (top, bottom) = plots.figure(2, 1, width=7, height=5, sharex=True, height_ratios=[2.4, 1])
 for A in (A for size in range(k + 1) for A in combinations(range(n), size)):
@@ -940,6 +953,9 @@ _ = bottom.set_xticks([0.1, 0.3, 1, 3, 8], ["0.1", "0.3", "1", "3", "8"])
 
 # %% [markdown]
 r"""
+**Figure 2.1.** The small data set of this chapter, $k = 3$: the log likelihood of every stationary point as
+$\sigma^2$ changes, and the number of latents that survive at the stable one.
+
 Each thin curve is one choice of eigenvectors, followed as $\sigma^2$ changes; it ends where $\sigma^2$
 reaches the smallest eigenvalue it uses and that column has shrunk to nothing. The stable point is the upper
 edge of them all. Collapse, in the lower chart, is what happens to that upper edge each time $\sigma^2$ is set
@@ -960,7 +976,7 @@ panels. Columns of a stationary point have length $\sqrt{\lambda_i - \sigma^2}$,
 $W$ at most one panel would show a stationary point; we recompute $W$ for each $\sigma^2$.
 """
 
-# %%
+# %% tags=["hide-input"]
 mnist = data.mnist_moments("subset")
 print("λ1 ... λ8:", mnist.eigenvalues[:8].round(2))
 
@@ -990,13 +1006,13 @@ meets them. `ppca.landscape` does the same for any column and any plane:
 plots.show_source(ppca.landscape)
 
 
-# %%
+# %% tags=["hide-input"]
 def zero_column_point(sigma2):
     """Three principal columns and a zero column, stationary at this sigma2."""
     return ppca.stationary_point(mnist, [0, 1, 2], 4, sigma2)
 
 
-# %%
+# %% tags=["hide-input"]
 grid = np.linspace(-2, 2, 201)
 plane = mnist.eigenvectors[:, [4, 6]]
 sigmas, gains = (1.0, 2.1, 3.0), []
@@ -1018,7 +1034,7 @@ the look of the picture, and the verdict over *all* directions.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def dense(W, sigma2):
     """Average log likelihood with the covariance as a matrix, up to a constant."""
     C = W @ W.T + sigma2 * np.eye(784)
@@ -1032,7 +1048,7 @@ for sigma2, surface in zip(sigmas, gains, strict=True):
     np.testing.assert_allclose(surface[120, 150], dense(moved, sigma2) - dense(W, sigma2), atol=1e-8)
 print("landscape and dense covariance agree to 1e-8 nats")
 
-# %%
+# %% tags=["hide-input"]
 titles = []
 for sigma2 in sigmas:
     model = zero_column_point(sigma2)
@@ -1042,12 +1058,15 @@ for sigma2 in sigmas:
     titles.append(f"σ² = {sigma2:.1f}: {in_plane} of this plane\n{full} of the full space")
     print(f"σ² = {sigma2}: climbs along u5: {up5}, along u7: {up7}; {in_plane} of the plane, {full} in full")
 
-# %% mystnb={"image": {"alt": "Three contour maps of the log likelihood as a zero column of W moves along the fifth and seventh principal directions of MNIST. At variance 1.0 the centre is a basin between two summits, a minimum of the plane. At 2.1 it is a saddle between two nearby summits. At 3.0 it is the only summit. Beside them the two directions as small images."}} tags=["landing-figure"]
+# %% mystnb={"image": {"alt": "Three contour maps of the log likelihood as a zero column of W moves along the fifth and seventh principal directions of MNIST. At variance 1.0 the centre is a basin between two summits, a minimum of the plane. At 2.1 it is a saddle between two nearby summits. At 3.0 it is the only summit. Beside them the two directions as small images."}} tags=["hide-input", "landing-figure"]
 pictures = mnist.eigenvectors[:, [4, 6]].T.reshape(2, 28, 28)
 _ = plots.stability_panels(grid, grid, gains, titles, pictures=pictures)
 
 # %% [markdown]
 r"""
+**Figure 2.2.** Figure 1 of the paper, from the recorded moments of 10,000 images of MNIST: the log likelihood as
+a zero column moves in the plane of $u_5$ and $u_7$, at three noise variances.
+
 The verdicts rest on which eigenvalues lie above $\sigma^2$ and which below, and that can be decided without rounding:
 the moments of these images are sums of whole numbers, and [chapter 1](01_ppca.ipynb#the-best-log-likelihood-for-every-k) shows how to
 enclose the eigenvalues of such a covariance. By [Eq. 12](#equation-12) a zero column climbs along a free $u_j$ exactly when
@@ -1056,7 +1075,7 @@ $\lambda_j > \sigma^2$. So the captions say $1.0 < \lambda_7$ and $1.0 < \lambda
 directions. As the eigenvalues are in descending order, five comparisons decide it all.
 """
 
-# %%
+# %% tags=["hide-input"]
 record = np.load(Path(data.__file__).parent / "records" / data.MOMENT_RECORDS["subset"])
 count = int(record["count"])
 integers = scatter(record["total"], record["products"], count)
@@ -1074,14 +1093,14 @@ With $S = \operatorname{diag}(10, \frac12)$, $W = (3e_1, 0)$ is stationary at $\
 $\sigma^2 = 1$ and at $\sigma^2 = 2$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 along_own = [exact_dot([10, sp.Rational(1, 2)], [[3, 0], [0, 0]], 0, 0, s).subs(eps, 0) for s in (1, 2)]
 ledger.certify("stationary at σ² = 1", along_own[0], "==", sp.Integer(0))
 ledger.certify(
     "the same W at σ² = 2", along_own[1], "!=", sp.Integer(0), erratum='"the same stationary point" at three'
 )
 
-# %%
+# %% tags=["hide-input"]
 climbs = [[bool(curvature(zero_column_point(s), mnist, j, 3) > 0) for j in (4, 6)] for s in sigmas]
 _ = Scorecard("02_stability").claim(
     "Figure 1",
@@ -1114,7 +1133,7 @@ is not in the plane, and $\lambda_4 = 2.78 > 2.70$. Only for $\sigma^2$ between 
 are all free directions below the noise while the three used ones are still above it:
 """
 
-# %%
+# %% tags=["hide-input"]
 model = zero_column_point(2.7)
 for j in (3, 4, 6):
     print(f"curvature along u{j + 1}: {curvature(model, mnist, j, 3):+.4f} per squared intensity")
@@ -1134,14 +1153,14 @@ maximum or one of these; the statement of its caption, about the two directions 
 ## Are the collapsed points spurious?
 
 The paper's explanation of posterior collapse is that, for too large a $\sigma^2$, pPCA "has spurious local
-maxima, which correspond to a collapsed posterior". The theorem lets us look closely at that sentence.
+maxima, which correspond to a collapsed posterior". Theorem 2.2 lets us look closely at that sentence.
 
 **The maxima are there.** For $\lambda_4 < \sigma^2 < \lambda_3$ the point with three used columns and one zero column
 is a true local maximum. That part of the paper is right, and it is the important part: the likelihood
 itself, without any variational bound, prefers to leave a latent unused.
 
 **They are not spurious.** A spurious local maximum is one that is not global: a trap, which a better
-optimiser or a luckier start would avoid. The theorem says there are none. At every fixed $\sigma^2$, each
+optimiser or a luckier start would avoid. Theorem 2.2 says there are none. At every fixed $\sigma^2$, each
 local maximum is global. The collapsed point is the *best possible answer* for that $\sigma^2$; what is
 wrong is the $\sigma^2$. No restart, no cleverer optimiser and no annealing that ends at the same objective
 can undo it.
@@ -1171,7 +1190,7 @@ $\sigma^2_{\text{MLE}}$.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def slope_in_sigma2(model, moments, step=1e-5):
     """d L / d sigma2 with W held, by central differences of the likelihood."""
     values = [PPCA(model.W, model.mu, model.sigma2 + h).log_likelihood(moments) for h in (step, -step)]
@@ -1193,7 +1212,7 @@ gives $\frac{1}{2}(\frac12 - 1)$, and so does differentiating $\ell$ in $\sigma^
 stationary point, and with it a saddle.
 """
 
-# %%
+# %% tags=["hide-cell"]
 noise_variance = sp.Symbol("sigma2", positive=True)
 C_of_noise, S_small = sp.diag(9, 0) + noise_variance * sp.eye(2), sp.diag(10, sp.Rational(1, 2))
 log_p_of_noise = -(sp.log(C_of_noise.det()) + (C_of_noise.inv() * S_small).trace()) / 2
@@ -1212,14 +1231,14 @@ the collapsed maxima; $\sigma^2$ is different.)
 
 $W = 0$ is the first of the paper's three cases, which it passes over. For our
 subject it is: every latent is ignored, and by [Eq. 6](01_ppca.ipynb#equation-6) the posterior is
-$\mathcal N(0, I)$ for every $x$, which is the prior. The theorem with
+$\mathcal N(0, I)$ for every $x$, which is the prior. Theorem 2.2 with
 $A = \varnothing$: **complete collapse is stable, and then globally optimal, if and only if
 $\lambda_1 \le \sigma^2$.** For these images the border is $\lambda_1 = 5.10$. [Wang & Ziyin, 2022](../book/references.md)
 study when this happens in a wider class of linear models, and [Li et al., 2025](../book/references.md) reach the same border, a noise variance
 above the largest eigenvalue of the data's covariance, from the stability of the collapsed solution of a VAE; they read it as a phase transition.
 """
 
-# %%
+# %% tags=["hide-input"]
 for sigma2 in (5.0, 5.2):
     nothing = PPCA(np.zeros((784, 4)), mnist.mean, sigma2)
     best = ppca.fit(mnist, 4, sigma2).log_likelihood(mnist)
@@ -1249,7 +1268,7 @@ How much survives on MNIST? Here is the number of eigenvalues above $\sigma^2$, 
 linear model can keep.
 """
 
-# %% mystnb={"image": {"alt": "Falling curve on logarithmic axes: the number of eigenvalues of the MNIST covariance above the noise variance, from several hundred at a variance of one hundred-thousandth to none at 5.1, with marks at 0.0126, 0.1 and 1."}}
+# %% mystnb={"image": {"alt": "Falling curve on logarithmic axes: the number of eigenvalues of the MNIST covariance above the noise variance, from several hundred at a variance of one hundred-thousandth to none at 5.1, with marks at 0.0126, 0.1 and 1."}} tags=["hide-input"]
 train = data.mnist_moments("train")
 grid = np.geomspace(1e-5, 6, 400)
 fig, ax = plots.figure(width=6.4, height=3.3)
@@ -1262,7 +1281,12 @@ ax.set(xscale="log", xlabel="noise variance σ² (squared intensity)", ylabel="l
 ax.set_yscale("symlog", linthresh=1)
 _ = ax.set(ylim=(0, 1000), yticks=[0, 1, 10, 100, 1000], yticklabels=["0", "1", "10", "100", "1000"])
 
-# %%
+# %% [markdown]
+r"""
+**Figure 2.3.** The number of eigenvalues of MNIST's covariance above a noise variance, from its recorded moments.
+"""
+
+# %% tags=["hide-input"]
 print(f"λ1 = {train.eigenvalues[0]:.2f}; above 1: {(train.eigenvalues > 1).sum()} eigenvalues")
 
 # %% [markdown]
@@ -1287,7 +1311,7 @@ latents it is given.
 
 ## Exercises
 
-**1. How fast does a collapsed latent wake up?** At $W = 0$ and $\sigma^2 = 2$, in the small
+**Exercise 2.1. How fast does a collapsed latent wake up?** At $W = 0$ and $\sigma^2 = 2$, in the small
 model, start gradient ascent from a $W$ with tiny random entries. At which rate should the part of
 $W$ along $u_1$ grow at first? Measure it.
 """
@@ -1305,7 +1329,7 @@ assert abs(rate - expected) < 0.02
 
 # %% [markdown]
 r"""
-**2. Ties.** Let $S$ have eigenvalues $4, 2, 2, 1$, and let $k = 2$, $\sigma^2 = \frac12$. Show that
+**Exercise 2.2. Ties.** Let $S$ have eigenvalues $4, 2, 2, 1$, and let $k = 2$, $\sigma^2 = \frac12$. Show that
 the second column may point anywhere in the eigenspace of 2, that the point is stable, and that the Hessian
 has one zero more than the rotations explain.
 """
@@ -1325,7 +1349,7 @@ for angle in (0.0, 0.4, 1.1):
 
 # %% [markdown]
 r"""
-**3. Learn $\sigma^2$ from a collapsed start.** Begin at the collapsed global maximum for $\sigma^2 = 3$
+**Exercise 2.3. Learn $\sigma^2$ from a collapsed start.** Begin at the collapsed global maximum for $\sigma^2 = 3$
 (two columns used, one exactly zero) and climb in $W$ and $\log\sigma^2$ together. Where does it end
 if the zero column stays exactly zero, and where with a little noise on it?
 """
@@ -1354,7 +1378,7 @@ assert abs(climb(0.0) - eigenvalues[2:].mean()) < 1e-3 and abs(climb(1e-3) - mle
 
 # %% [markdown]
 r"""
-**4. The variance hidden in a loss.** A Gaussian VAE minimises
+**Exercise 2.4. The variance hidden in a loss.** A Gaussian VAE minimises
 $\frac1{2\sigma^2}\|x - \hat{x}\|^2 + \mathrm{KL}$. Which $\sigma^2$ is implied by *mean*
 squared error over the 784 pixels plus $w \cdot \mathrm{KL}$? How many latents can the linear model keep on
 MNIST for $w = 1$, $10^{-2}$ and $10^{-4}$?
