@@ -19,6 +19,17 @@ of its decoder are the principal components, one by one, which pPCA's own are no
 how much freedom is left, and look closely at what the paper says of identifiability (Equations 9 and 13,
 Appendix B). Then we fit linear VAEs to MNIST from random starts, and draw the paper's Figure 2.
 
+> **In short**
+>
+> - Give pPCA an encoder and maximise the ELBO: the highest value is that of the log likelihood, so nothing is
+>   lost at the optimum.
+> - What changes is the rotation. The ELBO wants a diagonal posterior covariance, and so the decoder's columns are
+>   the principal components, $\pm \sqrt{\lambda_i - \sigma^2}\, u_i$, one by one and in any order.
+> - The outputs of a VAE identify neither lengths nor directions of its latents; the ELBO identifies both. Fixing
+>   the encoder's variances at 1 undoes that, and costs likelihood.
+> - For your VAE: if directions matter to you, let every unit have its own variance $D_i$. Close eigenvalues are
+>   told apart only weakly, with the curvature $(\lambda_i - \lambda_j)^2 / (\lambda_i \lambda_j)$.
+
 **You need**: [Eq. 4](00_preliminaries.ipynb#equation-4), the ELBO, and Equations
 [6](01_ppca.ipynb#equation-6), [7](01_ppca.ipynb#equation-7) and [8](01_ppca.ipynb#equation-8), pPCA and its
 maximum. **Time to run**: under 15 seconds on a laptop; no GPU needed.
@@ -48,7 +59,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from itertools import permutations, product
 
 import numpy as np
@@ -60,7 +71,7 @@ from scipy.stats import norm, ortho_group
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal, kl_divergence
 
-# %%
+# %% tags=["hide-input"]
 from helpers import data, plots, ppca
 from helpers.ledger import Ledger, relative_error
 from helpers.linear_vae import LinearVAE, fit, optimal_encoder, posterior_gap
@@ -94,7 +105,7 @@ $M = W^\top W + s I_k$ and $C = W W^\top + s I_n$. The package keeps the five as
 about it, and three points.
 """
 
-# %%
+# %% tags=["hide-cell"]
 rng = np.random.default_rng(0)
 n, k = 5, 2
 W, V, mu = rng.standard_normal((n, k)), 0.5 * rng.standard_normal((k, n)), rng.standard_normal(n)
@@ -124,7 +135,7 @@ $$ \text{decoder mean} \mid x \sim \mathcal N\big( W V (x - \mu) + \mu,\; W D W^
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def output(vae, x):
     """Mean and covariance of a sample the VAE puts out for one input x (n,): (n,) and (n, n)."""
     mean = vae.W @ vae.V @ (x - vae.mu) + vae.mu
@@ -145,7 +156,7 @@ of the closed forms.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def together(elbos, means, covariances):
     """Three (3,), (3, n), (3, n, n) in one vector."""
     return np.concatenate([np.ravel(elbos), np.ravel(means), np.ravel(covariances)])
@@ -169,7 +180,7 @@ none above degree 2. Nothing is said about covariances; they come out.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def generate(vae, x, standard):
     """Encode x (n,), draw z (Q, k), decode and draw the output (Q, n), from standard normals (Q, k + n)."""
     z = vae.V @ (x - vae.mu) + np.sqrt(vae.D) * standard[:, :k]
@@ -180,7 +191,7 @@ nodes, weights = np.polynomial.hermite_e.hermegauss(3)
 standard = np.stack(np.meshgrid(*[nodes] * (k + n)), axis=-1).reshape(-1, k + n)
 weights = np.prod(np.meshgrid(*[weights] * (k + n)), axis=0).ravel() / (2 * np.pi) ** ((k + n) / 2)
 
-# %%
+# %% tags=["hide-cell"]
 results = []
 for point in x:
     z, drawn = generate(vae, point, standard)
@@ -194,7 +205,7 @@ r"""
 The same by drawing: encode, sample, decode, sample.
 """
 
-# %%
+# %% tags=["hide-cell"]
 results = []
 for point in x:
     z, drawn = generate(vae, point, rng.standard_normal((200_000, k + n)))
@@ -208,7 +219,7 @@ And through PyTorch. The ELBO is the log likelihood less the divergence from $q$
 automatic differentiation finds its matrix $J$: the mean is the value at zero, the covariance is $J J^\top$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 W, V, D, mu = (torch.tensor(array) for array in (vae.W, vae.V, vae.D, vae.mu))
 s, zero = vae.sigma2, torch.zeros(k + n, dtype=torch.float64)
 M, C = (gram + s * torch.eye(len(gram), dtype=torch.float64) for gram in (W.T @ W, W @ W.T))
@@ -219,7 +230,7 @@ def put_out(e, mean):
     return W @ (mean + D.sqrt() * e[:k]) + mu + s**0.5 * e[k:]
 
 
-# %%
+# %% tags=["hide-cell"]
 results = []
 for point in torch.tensor(x):
     q = MultivariateNormal(V @ (point - mu), torch.diag(D))
@@ -239,7 +250,7 @@ weight $\tfrac14$, have the mean $V y$ and the covariance $D$, and the covarianc
 else of the law of $z$. So the covariance of the four points $W z$ must be what is printed.
 """
 
-# %%
+# %% tags=["hide-cell"]
 W_4, D_4, s_4 = sp.Matrix([[1, 2], [0, 1], [3, -1]]), sp.diag(sp.Rational(1, 4), 4), sp.Rational(3, 5)
 points = [W_4 * sp.Matrix([sp.Rational(a, 2), 2 * b]) for a, b in product((1, -1), repeat=2)]
 covariance_4 = sum((point * point.T for point in points), sp.zeros(3)) / 4
@@ -294,7 +305,7 @@ eigenvectors of $S$ with the eigenvalues $\lambda_1, \dots, \lambda_k$. (So ties
 $\lambda_k = \lambda_{k+1} > s$ there is a choice of $U_k$; if $\lambda_k = s$ there is too, but the column is
 zero.)
 
-*Proof of the claim.* Steps 1 and 4 of [Eq. 7](01_ppca.ipynb#equation-7) leave no other $\mu$ and no other $s$. Let
+**Proof of the claim.** Steps 1 and 4 of [Eq. 7](01_ppca.ipynb#equation-7) leave no other $\mu$ and no other $s$. Let
 $W$ be a maximum at this $s$. By Step 3 there, $C$ has the eigenvalues $c_i = \max(\lambda_i, s)$ for $i \le k$
 and $s$ for the rest, since no other $c_i$ minimises its bracket. A maximum is stationary in $W$. Write
 $W = \sum_i l_i\, a_i r_i^\top$ with orthonormal $a_i$ ($n$ entries), orthonormal $r_i$ ($k$ entries) and
@@ -314,8 +325,10 @@ only if $M$ is diagonal. And now
 
 $$ M = R^\top (\Lambda_k - s I_k) R + s R^\top R = R^\top \Lambda_k R . $$
 
-*The ELBO of the linear VAE attains its global maximum at $W = U_k (\Lambda_k - s I)^{1/2} R$, with a suitable
-encoder, if and only if $R^\top \Lambda_k R$ is diagonal.*
+> **Theorem 3.1** (Who attains the maximum). *Let $k$ be below the rank of $S$. The global maxima of the ELBO and of the
+> log likelihood have the same value. The ELBO attains it at $W = U_k (\Lambda_k - s I)^{1/2} R$, with
+> $s = \sigma^2_{\text{MLE}}$ and a suitable encoder, if and only if $R^\top \Lambda_k R$ is diagonal; and at no other $W$
+> and $\sigma^2$.*
 
 **Step 4: which $R$ are these?** Suppose $R^\top \Lambda_k R = \Delta$ with $\Delta$ diagonal. Multiply by $R$
 from the left: $\Lambda_k R = R \Delta$. Entry $(i, j)$ of this says $\lambda_i R_{ij} = R_{ij} \Delta_j$. So
@@ -360,7 +373,7 @@ is a number without logarithms, plus $\log \prod_i D_i$, less $n \log 2 \pi s$:
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def twice_elbo(W, V, D, s, S):
     """(a, p): at mu = mean, twice the average ELBO is a + log p - n log(2 pi s); D holds the k variances."""
     error = sp.eye(W.rows) - W * V
@@ -382,7 +395,7 @@ $p$ proves that the maximum is not attained *only* there. That the rotation agre
 proves that it is not attained everywhere; and the ratio of the two $p$ is $\prod_i M_{ii} / |M|$, as Step 5 says.
 """
 
-# %%
+# %% tags=["hide-cell"]
 S_3, W_3 = sp.diag(5, 2, 1), sp.Matrix([[2, 0], [0, 1], [0, 0]])
 turn = sp.Matrix([[3, -4], [4, 3]]) / 5
 signed = [
@@ -397,7 +410,7 @@ ledger.certify(claim, at_signed, "==", [at_identity], erratum="*only* when $R = 
 different = len({tuple(W_3 * R) for R in signed})
 ledger.certify("so the maximum has this many decoders", different, "==", 8, erratum="uniquely identifiable")
 
-# %%
+# %% tags=["hide-cell"]
 at_turn = twice_elbo(W_3 * turn, *best_exact(W_3 * turn, 1), 1, S_3)
 M_turn = (W_3 * turn).T * W_3 * turn + sp.eye(2)
 ledger.certify("the rotation has the same a", at_turn[0], "==", at_identity[0])
@@ -410,7 +423,7 @@ In numbers: seven dimensions, $k = 5$, with a pair of equal eigenvalues and
 two columns that collapse because $\lambda_4 = \lambda_5 = \sigma^2_{\text{MLE}} = 1$.
 """
 
-# %%
+# %% tags=["hide-input"]
 leading = np.array([9.0, 6.0, 6.0, 1.0, 1.0])
 basis = ortho_group.rvs(7, random_state=1)
 tied = Moments(rng.standard_normal(7), basis * np.r_[leading, 1.0, 1.0] @ basis.T, 100)
@@ -425,7 +438,7 @@ def plane_rotation(i, j, degrees):
     return R
 
 
-# %%
+# %% tags=["hide-input"]
 choices = {
     "identity": np.eye(5),
     "signed permutation": np.eye(5)[[2, 0, 3, 4, 1]] * [1, -1, -1, 1, -1],
@@ -436,7 +449,7 @@ choices = {
     "random rotation": ortho_group.rvs(5, random_state=2),
 }
 
-# %%
+# %% tags=["hide-input"]
 gaps = {}
 for name, R in choices.items():
     turned = R.T @ np.diag(leading) @ R
@@ -451,7 +464,7 @@ The gap is zero exactly where $R^\top \Lambda_k R$ is diagonal, as Step 3 says. 
 short by, and that the log likelihood itself cannot tell these $R$ apart:
 """
 
-# %%
+# %% tags=["hide-input"]
 top = max_log_likelihood(tied)[4]
 for name, R in choices.items():
     W_R = best.W @ R
@@ -478,7 +491,7 @@ $$ \text{gap}(t) = \tfrac12 \log \Big( 1 + \frac{(\lambda_i - \lambda_j)^2}{4 \l
 (At a fixed $s$ put $\max(\lambda, s)$ for $\lambda$.)
 """
 
-# %% mystnb={"image": {"alt": "Gap by angle: humps between zeros at multiples of 90 degrees; flat zero for equal eigenvalues"}}
+# %% mystnb={"image": {"alt": "Gap by angle: humps between zeros at multiples of 90 degrees; flat zero for equal eigenvalues"}} tags=["hide-input"]
 degrees = np.linspace(0, 180, 181)
 fig, ax = plots.figure(width=7.0, height=3.2)
 for (i, j), line in zip([(1, 4), (1, 2), (2, 3)], plots.LINES, strict=False):
@@ -492,6 +505,9 @@ _ = ax.legend(ncols=3, loc="upper center", fontsize=9)
 
 # %% [markdown]
 r"""
+**Figure 3.1.** How far the ELBO is below the log likelihood when two columns are turned in their plane by an
+angle, for pairs of eigenvalues.
+
 All along each line the log likelihood is at its maximum. Between two different eigenvalues the ELBO is there
 only at multiples of 90°, the signed permutations of that plane; between two equal ones it is there at every
 angle.
@@ -510,7 +526,7 @@ autoencoders whose regularisation is what identifies the components, and call th
 $\kappa$ for neighbouring components of MNIST, with second differences of the gap as a check.
 """
 
-# %%
+# %% tags=["hide-input"]
 mnist = data.mnist_moments()
 leading_20 = mnist.eigenvalues[:21]
 kappa = (leading_20[:-1] - leading_20[1:]) ** 2 / (leading_20[:-1] * leading_20[1:])
@@ -531,7 +547,7 @@ starts. The data are 2,000 samples in eight dimensions with three strong directi
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def unpack(p, moments, k):
     """The linear VAE whose W, V, log σ² and (unless D = I) log D stand in the vector p."""
     n = moments.mean.size
@@ -540,7 +556,7 @@ def unpack(p, moments, k):
     return LinearVAE(W.reshape(n, k), V.reshape(k, n), D, moments.mean, np.exp(log_s[0]))
 
 
-# %%
+# %% tags=["hide-cell"]
 def ascend(moments, k, seed, free_D=True):
     """L-BFGS on the ELBO over W, V, log σ² and log D, from a random start; `free_D` False holds D at I."""
 
@@ -556,7 +572,7 @@ def ascend(moments, k, seed, free_D=True):
     return unpack(minimize(descent, start, jac=True, method="L-BFGS-B", options=options).x, moments, k)
 
 
-# %%
+# %% tags=["hide-cell"]
 sampled, *_ = data.synthetic_ppca(2000, [6, 4, 2.5, 0.5, 0.5, 0.5, 0.5, 0.5], k=3, seed=0)
 moments = Moments.from_samples(sampled)
 climbed = [ascend(moments, 3, seed) for seed in range(5)]
@@ -593,14 +609,14 @@ Do the five runs above agree? We compare directions by the modulus of their cosi
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def cosines(W, moments):
     """|cos| of the angles between the k leading eigenvectors (rows) and the k columns of W, (k, k)."""
     k = W.shape[1]
     return np.abs(moments.eigenvectors[:, :k].T @ W) / np.linalg.norm(W, axis=0)
 
 
-# %%
+# %% tags=["hide-input"]
 s_hat = moments.eigenvalues[3:].mean()
 scales = np.sqrt(moments.eigenvalues[:3] - s_hat)
 for vae in climbed:
@@ -670,7 +686,7 @@ changes likewise, since $W W^\top$ becomes $W A^2 W^\top$.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def rescale(vae, a):
     """Eq. 13 with A = diag(a), a (k,)."""
     return LinearVAE(vae.W * a, vae.V / a[:, None], vae.D / a**2, vae.mu, vae.sigma2)
@@ -691,7 +707,7 @@ The law of the output and the reconstruction term before and after, and the chan
 formula just derived, with $c_i$ averaged over the forty samples:
 """
 
-# %%
+# %% tags=["hide-input"]
 c = ((data_13 - vae.mu) @ vae.V.T).var(axis=0) + ((data_13 - vae.mu) @ vae.V.T).mean(axis=0) ** 2 + vae.D
 change = -(c * (1 / a**2 - 1) + 2 * np.log(np.abs(a))).sum() / 2
 before, after = vae.terms(moments_13), rescaled.terms(moments_13)
@@ -710,7 +726,7 @@ it, and does not hold zero, proves that the ELBO is not invariant.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def twice_change(new, old):
     """A ball that holds twice the change of the ELBO between two results of `twice_elbo` at one s."""
     a, ratio = new[0] - old[0], new[1] / old[1]
@@ -731,7 +747,7 @@ By drawing: encode the first of the samples with the rescaled encoder, 200,000 t
 that come out should have the law of the VAE before.
 """
 
-# %%
+# %% tags=["hide-cell"]
 z = rescaled.V @ (data_13[0] - rescaled.mu) + np.sqrt(rescaled.D) * rng.standard_normal((200_000, k))
 decoded = z @ rescaled.W.T + rescaled.mu
 value = np.r_[decoded.mean(axis=0), np.cov(decoded.T).ravel()]
@@ -745,7 +761,7 @@ With SymPy, all entries left as letters: the product after the transformation si
 $a_i$ occurs. Its value at our numbers is what the rescaled VAE puts out.
 """
 
-# %%
+# %% tags=["hide-cell"]
 W_, V_ = sp.Matrix(n, k, sp.symbols(f"w:{n * k}")), sp.Matrix(k, n, sp.symbols(f"v:{n * k}"))
 d_, a_ = sp.symbols("d:2", positive=True), sp.symbols("a:2", nonzero=True, real=True)
 A_, D_ = sp.diag(*a_), sp.diag(*d_)
@@ -765,7 +781,7 @@ Last, the slope. Differentiating the change of the ELBO by $\log a_i$ gives $c_i
 with central differences of the package's ELBO at our $a$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 step, slopes = 1e-5, []
 for i in range(k):
     factor = np.exp(step * np.eye(k)[i])
@@ -773,7 +789,7 @@ for i in range(k):
     slopes.append((up.elbo(moments_13) - down.elbo(moments_13)) / (2 * step))
 ledger.check(13, "slope of the ELBO along log a", "finite differences", slopes, c / a**2 - 1, 1e-6)
 
-# %% mystnb={"image": {"alt": "Along the scale a: the reconstruction term is level, the ELBO has one peak, at root c"}}
+# %% mystnb={"image": {"alt": "Along the scale a: the reconstruction term is level, the ELBO has one peak, at root c"}} tags=["hide-input"]
 factors = np.geomspace(0.3, 10, 200)
 orbit = [rescale(vae, np.array([factor, 1.0])) for factor in factors]
 fig, ax = plots.figure(width=7.0, height=3.2)
@@ -788,13 +804,15 @@ _ = ax.legend()
 
 # %% [markdown]
 r"""
+**Figure 3.2.** The ELBO and its reconstruction term along the family of Eq. 13, one latent scaled by $a$.
+
 Along the family of Eq. 13 the outputs and the reconstruction term do not move; the ELBO has one peak.
 
 And the covariance that our copy of Appendix B prints is not invariant. As $D^{-1}$ becomes $A D^{-1} A$,
 $\sigma^2 W D^{-1} W^\top$ becomes $\sigma^2 W A^2 D^{-1} A^2 W^\top$:
 """
 
-# %%
+# %% tags=["hide-input"]
 print_before = vae.sigma2 * (vae.W / vae.D) @ vae.W.T
 print_after = rescaled.sigma2 * (rescaled.W / rescaled.D) @ rescaled.W.T
 assert relative_error(covariance_after, covariance_before) < 1e-12 and relative_error(print_after, print_before) > 0.5
@@ -808,12 +826,14 @@ From the invariance under diagonal $A$ alone this does not follow: it shows that
 unnoticed, and leaves open whether something else does too. So let us ask for *all* changes that leave the law
 of the output as it is.
 
-*Let two linear VAEs have the same $\mu$ and $\sigma^2$, decoders $W$ and $W'$ of rank $k$, and the same law
-of $\tilde x$ for every $x$. Then $W' = W A$, $V' = A^{-1} V$ with*
+> **Theorem 3.2** (What the outputs identify). *Let two linear VAEs have the same $\mu$ and $\sigma^2$, decoders $W$ and
+> $W'$ of rank $k$, and the same law of $\tilde x$ for every $x$. Then $W' = W A$, $V' = A^{-1} V$ with*
+>
+> $$ A = D^{1/2}\, Q\, D'^{-1/2}, \qquad Q \text{ orthogonal, } D' \text{ diagonal and positive;} $$
+>
+> *and every such $A$ will do.*
 
-$$ A = D^{1/2}\, Q\, D'^{-1/2}, \qquad Q \text{ orthogonal, } D' \text{ diagonal and positive;} $$
-
-*and every such $A$ will do.* For: the law fixes $W V$ and $W D W^\top = (W D^{1/2})(W D^{1/2})^\top$. Two
+**Proof.** The law fixes $W V$ and $W D W^\top = (W D^{1/2})(W D^{1/2})^\top$. Two
 $n \times k$ matrices with the same product $G G^\top = G' G'^\top$ differ by an orthogonal factor, $G' = G Q$
 ([Eq. 8](01_ppca.ipynb#equation-8), "$R$ is all the freedom"). With $G = W D^{1/2}$ and $G' = W' D'^{1/2}$
 this gives $W' = W D^{1/2} Q D'^{-1/2} = W A$. From $W V = W' V' = W A V'$ and rank $k$ we get $V = A V'$.
@@ -827,7 +847,7 @@ Eq. 13 is the special case of a diagonal $Q$, with entries $\pm 1$. Any other or
 unless it is a signed permutation it mixes the columns. With $D'$ other than $D$ and a rotation by 40°:
 """
 
-# %%
+# %% tags=["hide-input"]
 t = np.radians(40)
 Q = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
 D_mixed = np.array([1.1, 0.3])
@@ -848,7 +868,7 @@ cross product is not zero) proves that the direction is not identified by the ou
 ELBO does tell them apart.
 """
 
-# %%
+# %% tags=["hide-cell"]
 half, third = sp.Rational(1, 2), sp.Integer(3)
 A_3 = sp.diag(1, 2) * turn * sp.diag(1 / half, 1 / third)  # roots of D = (1, 4) and of D' = (1/4, 9)
 W_new, V_new, D_new = W_4 * A_3, A_3.inv() * V_3, [half**2, third**2]
@@ -926,7 +946,7 @@ $\lambda_1$, something survives, and the maximum over $s$ is lower than with a f
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def best_with_unit_D(moments, k):
     """The best linear VAE with D = I, in closed form: its W with R = I, its σ² and its ELBO."""
     eigenvalues = moments.eigenvalues
@@ -947,7 +967,7 @@ r"""
 Against the optimiser, from five random starts, on the data of Lemma 1's check:
 """
 
-# %%
+# %% tags=["hide-input"]
 W_unit, s_unit, elbo_unit = best_with_unit_D(moments, 3)
 unit_runs = [ascend(moments, 3, seed, free_D=False) for seed in range(5)]
 for run in unit_runs:
@@ -958,7 +978,7 @@ print(f"D = I:  ELBO {elbo_unit:.4f} nats, σ² = {s_unit:.4f}, in all five runs
 apart = [np.abs(run.W - unit_runs[0].W).max() > 0.1 for run in unit_runs[1:]]
 print("the other four decoders are the first one's:", [not value for value in apart])
 
-# %%
+# %% tags=["hide-input"]
 lowest = [
     LinearVAE(W_unit @ R, optimal_encoder(W_unit @ R, s_unit)[0], np.ones(3), moments.mean, s_unit).elbo(moments)
     for R in ortho_group.rvs(3, size=100, random_state=3)
@@ -975,7 +995,7 @@ are at the maximum; a rotation gives *another* decoder with the same $a$ and the
 that the maximum is not unique; and the best free $D$ at this very decoder has more.
 """
 
-# %%
+# %% tags=["hide-cell"]
 S_4, W_I = sp.diag(16, sp.Rational(25, 4), 2, 1), sp.Matrix([[2, 0], [0, 1], [0, 0], [0, 0]])
 roots = [sp.sqrt(S_4[i, i] / 4) for i in range(2)]
 ledger.certify(
@@ -994,7 +1014,7 @@ And where a free $D$ has no maximum at all: a covariance of rank 3, with $k = 3$
 the best ELBO with a free $D$ gains $\tfrac12 (n - 3) \log 100$ each time; with $D = I$ it has one peak.
 """
 
-# %%
+# %% tags=["hide-input"]
 flat = Moments(np.zeros(8), np.diag([6.0, 4, 2.5, 0, 0, 0, 0, 0]), 100)
 gains = np.diff([ppca.fit(flat, 3, s).log_likelihood(flat) for s in (1e-2, 1e-4, 1e-6)])
 assert np.allclose(gains, 2.5 * np.log(100))
@@ -1010,7 +1030,7 @@ random starts? For the log likelihood we use the same optimiser, over $W$ and $\
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def ascend_log_likelihood(moments, k, seed):
     """L-BFGS on the log likelihood of pPCA over W and log σ², from a random start; the W it finds (n, k)."""
     n = moments.mean.size
@@ -1022,14 +1042,14 @@ def ascend_log_likelihood(moments, k, seed):
     return minimize(descent, start, jac="3-point", method="L-BFGS-B").x[:-1].reshape(n, k)
 
 
-# %%
+# %% tags=["hide-input"]
 panels = {
     "log likelihood": ascend_log_likelihood(moments, 3, 0),
     "ELBO, D free": climbed[0].W,
     "ELBO, D = I": unit_runs[0].W,
 }
 
-# %% mystnb={"image": {"alt": "Cosines of columns and principal directions: a permutation for free D, mixtures otherwise"}}
+# %% mystnb={"image": {"alt": "Cosines of columns and principal directions: a permutation for free D, mixtures otherwise"}} tags=["hide-input"]
 fig, axes = plots.panels(3, height=3.1)
 for ax, (title, W_run) in zip(axes, panels.items(), strict=True):
     table = cosines(W_run, moments)
@@ -1044,6 +1064,9 @@ _ = fig.colorbar(picture, ax=axes, label="|cos| of the angle", shrink=0.8)
 
 # %% [markdown]
 r"""
+**Figure 3.3.** Cosines between the columns of $W$ and the principal directions, after ascents from random starts
+on synthetic data, for three objectives.
+
 Only panel b, the ELBO with a free diagonal $D$, has one dark cell in each row and column. The log
 likelihood finds some rotation of the components, and so does the ELBO with $D = I$.
 
@@ -1051,7 +1074,7 @@ likelihood finds some rotation of the components, and so does the ELBO with $D =
 that is among diagonal $A$ and for one law of the output, $D = I$ does fix the scale of each latent. It is the
 right way to fix it *if the prior is allowed to scale along*, $p(z) = \mathcal N(0, \Pi)$ with $\Pi$ diagonal
 and $\Pi \leftarrow A^{-1} \Pi A^{-1}$. Then the whole ELBO is invariant under Eq. 13, $D = I$ can be had from
-any optimum by $A = D^{1/2}$ and loses nothing, and $\Pi = D^{-1}$ keeps the eigenvalues apart; exercise 3
+any optimum by $A = D^{1/2}$ and loses nothing, and $\Pi = D^{-1}$ keeps the eigenvalues apart; Exercise 3.3
 proves this. With the prior fixed at $\mathcal N(0, I)$, as in the paper, the scale is not free in the first
 place, and fixing $D$ takes away the very thing that broke the symmetry. And as we saw, $D = I$ does make one thing
 unique that is not so otherwise: the best $\sigma^2$, for every $k$. The [errata page](../book/errata.md) lists this.
@@ -1065,7 +1088,7 @@ directions. On the synthetic data, and on MNIST with 20 latents, we start five t
 compare with come from the eigenvalues ([Eq. 7](01_ppca.ipynb#equation-7)), which `fit` never sees.
 """
 
-# %%
+# %% tags=["hide-input"]
 mnist_maximum = max_log_likelihood(mnist)
 small_fits = [fit(moments, 3, seed=seed) for seed in range(5)]
 mnist_fits = [fit(mnist, 20, seed=seed) for seed in range(5)]
@@ -1082,14 +1105,14 @@ r"""
 The lengths as Corollary 1 has them, and the columns themselves, as pictures:
 """
 
-# %%
+# %% tags=["hide-input"]
 lengths = np.linalg.norm(mnist_fits[0].W, axis=0)
 expected = np.sqrt(mnist.eigenvalues[:20] - mnist_fits[0].sigma2)
 assert relative_error(lengths, expected) < 1e-6
 print(f"σ² = {mnist_fits[0].sigma2:.5f}; lengths of columns 1, 2, 20:", np.round(lengths[[0, 1, 19]], 4))
 print("standard deviations √λ of the data there:         ", np.round(np.sqrt(mnist.eigenvalues[[0, 1, 19]]), 4))
 
-# %% mystnb={"image": {"alt": "Seven principal components of MNIST above seven decoder columns: the same pictures, pairwise"}}
+# %% mystnb={"image": {"alt": "Seven principal components of MNIST above seven decoder columns: the same pictures, pairwise"}} tags=["hide-input"]
 fig, axes = plots.figure(2, 7, width=8.6, height=2.9)
 for i, pair in enumerate(axes.T):
     component, column = mnist.eigenvectors[:, i], mnist_fits[0].W[:, i] / lengths[i]
@@ -1102,6 +1125,9 @@ _ = axes[1, 0].set_ylabel("column\nof W", fontsize=9.5)
 
 # %% [markdown]
 r"""
+**Figure 3.4.** Seven principal components of MNIST, and seven columns of a decoder fitted from random numbers,
+live, to its recorded moments.
+
 Above, the principal components of MNIST; below, the decoder columns of a linear VAE fitted from random
 numbers, scaled to unit length and with the sign of the picture above (white is negative, black positive).
 They are the same pictures.
@@ -1120,7 +1146,7 @@ the linear VAE at the optimum of Corollary 1, with the encoder that goes with it
 31 values of $k$; and as what `fit` reaches from a random start, at six.
 """
 
-# %%
+# %% tags=["hide-input"]
 latents = np.arange(1, 301)
 green = mnist_maximum[:300]
 red_at = np.r_[1, np.arange(10, 301, 10)]
@@ -1153,7 +1179,7 @@ The readings differ in $c_i$ for $i \le k$:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def log_likelihood(leading, s):
     """Average log likelihood on MNIST when C has the eigenvectors of S, eigenvalues `leading` (k,), then s."""
     c = np.r_[leading, np.full(784 - len(leading), s)]
@@ -1172,7 +1198,7 @@ r"""
 The formula in `log_likelihood` agrees with the package's, which is given the matrices:
 """
 
-# %%
+# %% tags=["hide-input"]
 U = mnist.eigenvectors
 for q in (30, 250):
     as_is = ppca.fit(mnist, q).W
@@ -1182,7 +1208,7 @@ for q in (30, 250):
 readings = {"(a) clamped": (clamped, "-"), "(b) W of k as it is": (as_it_is, "-."), "(c) modulus": (modulus, ":")}
 print("three readings, two k: equal to 1e-8 nats")
 
-# %% mystnb={"image": {"alt": "Maximum and optimal ELBO rise together; fixed noise touches at 50, then one line stays, two fall"}}
+# %% mystnb={"image": {"alt": "Maximum and optimal ELBO rise together; fixed noise touches at 50, then one line stays, two fall"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=9.2, height=4.2)
 for ax in (left, right):
     ax.plot(latents, green, color=plots.COLOURS[2], linewidth=4, alpha=0.55, label="maximum of log p")
@@ -1201,12 +1227,15 @@ _ = right.set(xlim=(110, 300), ylim=(630, 647), ylabel="nats per image", title="
 
 # %% [markdown]
 r"""
+**Figure 3.5.** Figure 2 of the paper, from the recorded moments of MNIST: the maximum of the log likelihood, the
+optimal ELBO, and three readings of the blue line.
+
 On the left the whole figure: the dashed line lies on the thick one. The three blue lines come up from far
 below the frame, touch it at $k = 50$ and leave it again. On the right the blue lines from near by: (a) rises
 and stays, (b) and (c) turn down. Numbers, beside the paper's words:
 """
 
-# %%
+# %% tags=["hide-input"]
 print("     k   maximum  clamped    as is  modulus")
 for q in (10, 50, 100, 150, 200, 222, 250, 300):
     row = [line[q - 1] for line in (green, clamped, as_it_is, modulus)]
@@ -1214,7 +1243,7 @@ for q in (10, 50, 100, 150, 200, 222, 250, 300):
 for name, (line, _) in readings.items():
     print(f"{name}: highest at k = {line.argmax() + 1}, {line.max():.2f} nats; at k = 300 {line[-1] - line.max():+.2f}")
 
-# %%
+# %% tags=["hide-input"]
 above = int((eigenvalues > s_50).sum())
 print(f"the paper: σ² ≈ λ_222. Here σ²_MLE(50) = {s_50:.7f}, eigenvalues above it: {above}")
 print(f"λ_222 = {eigenvalues[221]:.6f} > σ² > λ_223 = {eigenvalues[222]:.6f}")
@@ -1229,7 +1258,7 @@ print(f"zero columns of the best W for this σ² at k = 300: {zero_columns}")
 assert min(rises) > 130 and zero_columns == 300 - above == 78
 print("the paper: lower for 300. (a) never falls:", bool((np.diff(clamped) >= 0).all()))
 
-# %%
+# %% tags=["hide-input"]
 scorecard = Scorecard("03_linear_vae")
 RUN = "closed form, moments of 60,000 MNIST images"
 _ = scorecard.claim(
@@ -1241,7 +1270,7 @@ _ = scorecard.claim(
     RUN,
 )
 
-# %%
+# %% tags=["hide-input"]
 _ = scorecard.claim(
     "Figure 2",
     "with the σ² of k = 50 (about λ_222) the likelihood is the best at k = 50 only, and falls again by k = 300",
@@ -1282,7 +1311,7 @@ $\delta_{k+1}$, while the first keeps costing. So one expects an earlier peak; h
 spectrum. For MNIST it comes at 176.
 """
 
-# %%
+# %% tags=["hide-input"]
 assert (np.diff(clamped)[:221] > 0).all() and np.abs(np.diff(clamped)[222:]).max() < 1e-9
 assert (np.diff(modulus)[:221] > 0).all() and (np.diff(modulus)[221:] < 0).all()
 assert (np.diff(as_it_is)[:175] > 0).all() and (np.diff(as_it_is)[175:] < 0).all()
@@ -1320,7 +1349,7 @@ additional latents do no harm at the optimum. They collapse: as printed above, 7
 
 ## Exercises
 
-**1. Count the maxima.** Let $k = 3$ and the eigenvalues be distinct. List all $2^3 \cdot 3! = 48$ signed
+**Exercise 3.1. Count the maxima.** Let $k = 3$ and the eigenvalues be distinct. List all $2^3 \cdot 3! = 48$ signed
 permutations, and confirm on the synthetic data that all of them give the maximal ELBO, with 48 different
 decoders. Then try 1,000 random rotations.
 """
@@ -1337,7 +1366,7 @@ print(f"{len(signed)} maxima, all different; random rotations with a gap of zero
 
 # %% [markdown]
 r"""
-**2. One second moment.** Deduce from Eq. 13 that at a maximum of the ELBO $\mathbb E\, m_i^2 + D_i = 1$ for
+**Exercise 3.2. One second moment.** Deduce from Eq. 13 that at a maximum of the ELBO $\mathbb E\, m_i^2 + D_i = 1$ for
 each latent, without using any formula for the optimum. Check it on a fit to MNIST. Why does it hold for a
 collapsed latent as well?
 """
@@ -1356,7 +1385,7 @@ for sigma2 in (None, 1.0):
 
 # %% [markdown]
 r"""
-**3. Appendix B, repaired.** Let the prior be $\mathcal N(0, \Pi)$ with $\Pi$ diagonal and learned. Show that
+**Exercise 3.3. Appendix B, repaired.** Let the prior be $\mathcal N(0, \Pi)$ with $\Pi$ diagonal and learned. Show that
 the ELBO is invariant under Eq. 13 if $\Pi \leftarrow A^{-1} \Pi A^{-1}$ as well, that $D = I$ may then be
 assumed without loss, and that the columns are still identified up to order and sign for distinct $\lambda_i$.
 Check the first two on a VAE of this chapter.
@@ -1385,7 +1414,7 @@ print("D = I with the prior 1/D: the same ELBO; with the prior I it is lower")
 
 # %% [markdown]
 r"""
-**4. What D = I costs on MNIST.** Compute the optimum with $D = I$ for $k = 10, 50, 200$ in closed form, and
+**Exercise 3.4. What D = I costs on MNIST.** Compute the optimum with $D = I$ for $k = 10, 50, 200$ in closed form, and
 compare ELBO, $\sigma^2$ and the number of latents in use with those of a free $D$.
 """
 
