@@ -20,6 +20,17 @@ out, and shows what becomes of an encoder with a diagonal covariance when the de
 orthogonal: its mean is right all the same, and its variances are too small. At the end it derives the package's
 `fit`.
 
+> **In short**
+>
+> - For a linear VAE both terms of the ELBO, and all their derivatives, have closed forms in the mean and the
+>   covariance of the data.
+> - The best encoder is $V^* = M^{-1} W^\top$ and $D_i^* = \sigma^2 / M_{ii}$, with $M = W^\top W + \sigma^2 I$.
+>   Its means are those of the true posterior, always.
+> - Its variances are right only if the columns of $W$ are orthogonal; otherwise they are too small, and the ELBO
+>   lies below the log likelihood.
+> - For your VAE: the noise variance has a closed form as well, the average squared error per dimension,
+>   $\sigma^2 = \mathbb E \|x - \hat x\|^2 / n$.
+
 **You need**: [Eq. 4](00_preliminaries.ipynb#equation-4), the ELBO; [Eq. 6](01_ppca.ipynb#equation-6), the
 true posterior; and [Eq. 9](03_linear_vae.ipynb#equation-9), the linear VAE. **Time to run**: under 15 seconds
 on a laptop; no GPU needed.
@@ -49,7 +60,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from fractions import Fraction
 from importlib.resources import files
 
@@ -61,7 +72,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 from torch.distributions import Normal, kl_divergence
 
-# %%
+# %% tags=["hide-input"]
 from helpers import data, linear_vae, plots, ppca
 from helpers.ledger import Ledger
 from helpers.linear_vae import LinearVAE, fit, optimal_encoder, posterior_gap, profile_elbo
@@ -102,7 +113,7 @@ For the checks we take a model and data with nothing special about them: no symm
 the mean of the data, an encoder that has not been fitted to anything.
 """
 
-# %%
+# %% tags=["hide-input"]
 rng = np.random.default_rng(0)
 n, k, N = 4, 2, 6
 W, V = rng.standard_normal((n, k)), 0.4 * rng.standard_normal((k, n))
@@ -120,7 +131,7 @@ three forms at once: typed from the paper, from the package per sample, and from
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def package(vae, x):
     """The package's two terms for each row of x, and on average: (B) and (C), each (N + 1,)."""
     sets = [*(Moments.from_samples(row[None]) for row in x), Moments.from_samples(x)]
@@ -140,7 +151,7 @@ come as points $z = m + D^{1/2} e$ with weights.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def draws(seed, count=100_000):
     """Random points (N, count, k) from q(z | x), and equal weights (count,)."""
     e = np.random.default_rng(seed).standard_normal((N, count, k))
@@ -161,14 +172,14 @@ wrong, $n = 2$ and $k = 1$. Here $z = m + \sqrt{d}\, t$ with a standard normal $
 polynomial in $t$ is found by integrating $t^j$ against the normal density.
 """
 
-# %%
+# %% tags=["hide-input"]
 w1, w2, v1, v2, y1, y2, t = sp.symbols("w1 w2 v1 v2 y1 y2 t", real=True)
 d_, s_ = sp.symbols("d s", positive=True)
 W_, Y_ = sp.Matrix([w1, w2]), sp.Matrix([y1, y2])
 m_ = v1 * y1 + v2 * y2
 z_ = m_ + sp.sqrt(d_) * t
 
-# %%
+# %% tags=["hide-input"]
 density = sp.exp(-(t**2) / 2) / sp.sqrt(2 * sp.pi)
 normal_moments = [sp.integrate(t**j * density, (t, -sp.oo, sp.oo)) for j in range(3)]
 
@@ -186,7 +197,7 @@ r"""
 The same small case in numbers, so that SymPy's formulas can be compared with the package's.
 """
 
-# %%
+# %% tags=["hide-input"]
 small_x = np.array([[1.4, -0.7]])
 small = LinearVAE([[1.2], [0.5]], [[0.3, -0.8]], [0.35], [0.2, 0.4], 0.6)
 letters = [w1, w2, v1, v2, y1, y2, d_, s_]
@@ -242,7 +253,7 @@ At $\delta = 0$ this is [Eq. 23](05_theorem_1.ipynb#equation-23).
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def term_A(vae, x):
     """KL from q(z | x) to the true posterior, for each row of x, (N,)."""
     s, D = vae.sigma2, vae.D
@@ -259,7 +270,7 @@ def three_terms(vae, x):
     return term_A(vae, x) - B + C
 
 
-# %%
+# %% tags=["hide-input"]
 A, total = term_A(vae, x), three_terms(vae, x)
 for gap, both in zip(A, total, strict=True):
     print(f"(A) = {gap:6.2f}   ELBO = -(B) + (C) = {both - gap:7.2f}   their sum = {both:7.2f}")
@@ -270,7 +281,7 @@ The encoder is a bad one, so (A) is large. The sum should be $\log p(x)$. SciPy'
 [Eq. 5](01_ppca.ipynb#equation-5) says so:
 """
 
-# %%
+# %% tags=["hide-cell"]
 log_p = multivariate_normal(mu, W @ W.T + s * np.eye(n)).logpdf(x)
 ledger.check(14, "the three terms against SciPy's log p(x)", "library", total, log_p, 1e-10)
 
@@ -279,7 +290,7 @@ r"""
 The integral $p(x) = \int p(x \mid z)\, p(z)\, dz$ says so, by the trapezoidal rule on a grid of $z$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 axis = np.linspace(-9, 9, 181)
 grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, k)
 log_prior = norm.logpdf(grid).sum(axis=1) + k * np.log(axis[1] - axis[0])
@@ -309,7 +320,7 @@ the latents of $\tfrac12 (m_i^2 + D_i - 1 - \log D_i)$, as in [Eq. 4](00_prelimi
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def kl_15(vae, x):
     """Eq. 15 for each row of x, (N,)."""
     V, D, y = vae.V, np.diag(vae.D), x - vae.mu
@@ -332,7 +343,7 @@ r"""
 PyTorch's own KL divergence of Gaussians, latent by latent:
 """
 
-# %%
+# %% tags=["hide-cell"]
 q = Normal(torch.tensor(m), torch.tensor(np.sqrt(D)))
 prior = Normal(torch.zeros(k, dtype=torch.float64), torch.ones(k, dtype=torch.float64))
 torch_kl = kl_divergence(q, prior).sum(dim=1).numpy()
@@ -344,7 +355,7 @@ And the definition, $\mathbb E_q[\log q(z \mid x) - \log p(z)]$, averaged by Sym
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def log_normal(z, mean, variance):
     """Log density of a one-dimensional Gaussian, in SymPy."""
     return -sp.log(2 * sp.pi) / 2 - sp.log(variance) / 2 - (z - mean) ** 2 / (2 * variance)
@@ -353,7 +364,7 @@ def log_normal(z, mean, variance):
 B_ = average(log_normal(z_, m_, d_) - log_normal(z_, 0, 1))
 C_ = average(log_normal(y1, w1 * z_, s_) + log_normal(y2, w2 * z_, s_))  # for Eqs 16 to 19
 
-# %%
+# %% tags=["hide-input"]
 assert sp.simplify(B_ - (-sp.log(d_) + m_**2 + d_ - 1) / 2) == 0
 print("(B) =", B_)
 ledger.check(15, "SymPy's average", "symbolic", forms_15(small, small_x), twice([evaluate(B_)]), 1e-10)
@@ -379,7 +390,7 @@ $-\tfrac n2 \log 2\pi - \tfrac n2 \log s - \tfrac1{2s} \|x - \mu - Wz\|^2$. This
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def bracket_16(x, z, W=W, mu=mu, s=s):
     """The bracket of Eq. 16 for x (..., n) and z (..., k)."""
     error = z @ W.T - (x - mu)
@@ -391,7 +402,7 @@ r"""
 SciPy's density, at five $z$ for each sample:
 """
 
-# %%
+# %% tags=["hide-cell"]
 few = draws(seed=2, count=5)[0]
 scipy_conditional = norm.logpdf(x[:, None], few @ W.T + mu, np.sqrt(s)).sum(axis=-1)
 at_few = bracket_16(x[:, None], few)
@@ -402,7 +413,7 @@ r"""
 Averaged by quadrature, it must be the package's term (C), which averages in closed form:
 """
 
-# %%
+# %% tags=["hide-cell"]
 points, weights = nodes()
 averaged = with_average(bracket_16(x[:, None], points) @ weights)
 ledger.check(16, "average over nine nodes of z", "quadrature", averaged, package(vae, x)[1], 1e-10)
@@ -413,7 +424,7 @@ r"""
 this reading gives the density:
 """
 
-# %%
+# %% tags=["hide-input"]
 true_value = scipy_conditional[0, 0]
 for name, dimension in (("n, data dimensions", n), ("k, latents", k)):
     reading = bracket_16(x[0], few[0, 0]) + (n - dimension) / 2 * np.log(2 * np.pi * s)
@@ -445,7 +456,7 @@ other, so they are equal: together $-2 y^\top W z$. Divide by $-2s$, and that is
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def bracket_17(x, z, W=W, mu=mu, s=s):
     """The bracket of the corrected Eq. 17 for x (..., n) and z (..., k)."""
     y = x - mu
@@ -458,7 +469,7 @@ r"""
 Against SciPy's density, at the same $z$ as before:
 """
 
-# %%
+# %% tags=["hide-cell"]
 at_few = bracket_17(x[:, None], few)
 ledger.check(17, "SciPy's p(x | z) at drawn z", "library", at_few, scipy_conditional, 1e-10)
 
@@ -468,7 +479,7 @@ And against SymPy, whose `expand` does the multiplication, with the numbers of t
 $z = m + \sqrt d\, t$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 e = np.array([-1.5, 0.3, 2.0])
 small_z = (small_x - small.mu) @ small.V.T + np.sqrt(small.D) * e[:, None]
 expanded = sp.expand((Y_ - W_ * z_).dot(Y_ - W_ * z_))
@@ -485,7 +496,7 @@ $W^\top W z$ is a vector with $k$ entries, and the other two terms are numbers. 
 so a program typed from the printed line would run, and return $k$ values for the density at one point:
 """
 
-# %%
+# %% tags=["hide-input"]
 z0, y0 = few[0, 0], y[0]
 printed = (-W.T @ W @ z0 + 2 * y0 @ W @ z0 - y0 @ y0) / (2 * s) - n / 2 * np.log(2 * np.pi * s)
 print("printed:", printed.round(3))
@@ -499,7 +510,7 @@ mean $3$ and variance $\tfrac14$. The two points $3 \pm \tfrac12$ with equal wei
 they average any quadratic as $q$ does. The three terms must average to the squared error, less its sign:
 """
 
-# %%
+# %% tags=["hide-cell"]
 two_points, w_1, y_3 = (Fraction(5, 2), Fraction(7, 2)), 2, 1
 squared_error = sum((w_1 * z - y_3) ** 2 for z in two_points) / 2
 corrected = sum(-z * w_1 * w_1 * z + 2 * y_3 * w_1 * z - y_3 * y_3 for z in two_points) / 2
@@ -535,7 +546,7 @@ length of its column. $\square$
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def line_18(vae, x):
     """The two terms in the bracket of Eq. 18, added, for each row of x, (N,)."""
     W, V, y = vae.W, vae.V, x - vae.mu
@@ -547,7 +558,7 @@ r"""
 Random draws of $z$ and the squared length of $Wz$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 points, weights = draws(seed=3)
 sampled = -((points @ W.T) ** 2).sum(axis=-1) @ weights
 ledger.check(18, "|Wz|² over draws of z", "Monte Carlo", line_18(vae, x), sampled, 2e-2)
@@ -557,7 +568,7 @@ r"""
 SymPy, in the small case:
 """
 
-# %%
+# %% tags=["hide-input"]
 square_ = average((W_ * z_).dot(W_ * z_))
 print("E |Wz|² =", sp.factor(square_))
 ledger.check(18, "SymPy's average", "symbolic", line_18(small, small_x), [-evaluate(square_)], 1e-10)
@@ -593,7 +604,7 @@ through the decoder. $\square$
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def line_19(vae, x):
     """The two terms of Eq. 19 before the bracket closes, added, for each row of x, (N,)."""
     y = x - vae.mu
@@ -612,7 +623,7 @@ r"""
 Random draws of $z$ with SciPy's $\log p(x \mid z)$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 points, weights = draws(seed=4)
 sampled = norm.logpdf(x[:, None], points @ W.T + mu, np.sqrt(s)).sum(axis=-1) @ weights
 ledger.check(19, "SciPy's log p(x | z) over draws of z", "Monte Carlo", forms_19(vae, x), twice(sampled), 2e-2)
@@ -622,7 +633,7 @@ r"""
 SymPy's average of $\log p(x \mid z)$ in the small case:
 """
 
-# %%
+# %% tags=["hide-input"]
 four = average(-((W_ * z_).dot(W_ * z_))) + 2 * (Y_.T * W_)[0] * m_ - (Y_.T * Y_)[0]
 difference = sp.simplify(sp.expand_log(C_ - (four / (2 * s_) - sp.log(2 * sp.pi * s_)), force=True))
 print("SymPy's E log p(x | z) minus one bracket over four terms =", difference)
@@ -640,7 +651,7 @@ in fractions: $n = 2$, $k = 1$, and the average of $-\|y - Wz\|^2 / 2\sigma^2$ o
 and the variance $D = \tfrac14$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 w_2, y_4, s_4, mean = (2, 1), (1, 1), Fraction(3, 5), Fraction(1, 3) - Fraction(1, 2)  # V = (1/3, -1/2)
 errors = [
     sum((y - w * z) ** 2 for y, w in zip(y_4, w_2, strict=True)) for z in (mean - Fraction(1, 2), mean + Fraction(1, 2))
@@ -716,7 +727,7 @@ the average of a quadratic needs.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def torch_elbo(W, V, D, mu, s, beta):
     """L_beta from PyTorch's densities, averaged over the data and over 2k points for each sample."""
     mean, spread = (x_t - mu) @ V.T, torch.diag((k * D).sqrt())
@@ -738,7 +749,7 @@ r"""
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def differences(name, beta, step=1e-5):
     """Central differences of the package's elbo in each entry of the parameter `name`, in its shape."""
     values = {"W": W, "V": V, "D": D, "mu": mu, "sigma2": np.array(s)}
@@ -766,7 +777,7 @@ These are averaged over data and draws.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def training_step(beta, seed=5):
     """Averages over draws of the gradients that a VAE would follow: W (n, k), V (k, n), D (k,)."""
     z, _ = draws(seed)
@@ -785,7 +796,7 @@ r"""
 It differentiates $L_\beta$ entry by entry, knowing no rule for matrices.
 """
 
-# %%
+# %% tags=["hide-input"]
 Wm, Vm = sp.Matrix(2, 2, sp.symbols("W11 W12 W21 W22")), sp.Matrix(2, 2, sp.symbols("V11 V12 V21 V22"))
 Dm, beta_ = sp.diag(*sp.symbols("D1 D2", positive=True)), sp.Symbol("beta", positive=True)
 S11, S12, S22 = sp.symbols("S11 S12 S22")
@@ -801,7 +812,7 @@ r"""
 And numbers to put in, for a comparison with the package's gradients.
 """
 
-# %%
+# %% tags=["hide-input"]
 square = LinearVAE([[1.1, -0.6], [0.4, 0.8]], [[0.5, -0.2], [0.3, 0.7]], [0.6, 0.2], [0.3, -0.4], 0.7)
 square_moments = Moments([0.8, -0.1], [[1.3, -0.4], [-0.4, 0.9]], 5)
 off = square_moments.mean - square.mu
@@ -824,12 +835,12 @@ This is the package's version, whose parts are derived in the three equations th
 # %%
 plots.show_source(LinearVAE.gradients)
 
-# %%
+# %% tags=["hide-cell"]
 ours = [vae.gradients(moments, beta) for beta in betas]
 ours_square = [square.gradients(square_moments, beta) for beta in betas]
 
 
-# %%
+# %% tags=["hide-cell"]
 def check_gradient(equation, name):
     """Compare one of the package's gradients, at two betas, with three other ways."""
     mine = [getattr(gradient, name) for gradient in ours]
@@ -841,7 +852,7 @@ def check_gradient(equation, name):
     ledger.check(equation, "what a training step averages", "Monte Carlo", mine, by_draws, 2e-2)
 
 
-# %%
+# %% tags=["hide-cell"]
 def check_small_gradient(equation, name, exact):
     """Compare one of the package's gradients, at two betas, with SymPy's at the same numbers."""
     mine = np.stack([getattr(gradient, name) for gradient in ours_square])
@@ -872,7 +883,7 @@ With $\beta = 1$ and times $N$ this is the $i$-th diagonal entry of Eq. 20. $\sq
 **Check.**
 """
 
-# %%
+# %% tags=["hide-input"]
 check_gradient(20, "D")
 check_small_gradient(20, "D", exact_D)
 
@@ -881,14 +892,14 @@ r"""
 SymPy can also say that the matrix form is right for all values of the letters:
 """
 
-# %%
+# %% tags=["hide-input"]
 matrix_form = (beta_ * (Dm.inv() - sp.eye(2)) - sp.diag(*(Wm.T * Wm).diagonal()) / s_) / 2
 print("SymPy's derivative minus Eq. 20 with β:", sp.simplify(exact_D - matrix_form.diagonal().T).T)
 
 # %% [markdown]
 r"""
 **Note.** Eq. 20 is right as printed. The "diag" is there because $D$ is restricted to diagonal matrices; without the
-restriction $W^\top W$ stands there in full ([exercise 1](#exercises)).
+restriction $W^\top W$ stands there in full ([Exercise 4.1](#exercises)).
 
 ### Equation 21
 
@@ -918,11 +929,11 @@ With $\beta = 1$, $S_\mu = S$ and times $N$ this is Eq. 21. $\square$
 **Check.**
 """
 
-# %%
+# %% tags=["hide-input"]
 check_gradient(21, "V")
 check_small_gradient(21, "V", exact_V)
 
-# %%
+# %% tags=["hide-input"]
 matrix_form = (Wm.T - (Wm.T * Wm + beta_ * s_ * sp.eye(2)) * Vm) * Sm / s_
 print("SymPy's derivative minus Eq. 21 with β:", sp.simplify(exact_V - matrix_form))
 
@@ -959,7 +970,7 @@ There is no $\beta$ in it: the KL term never sees the decoder. $\square$
 **Check.**
 """
 
-# %%
+# %% tags=["hide-input"]
 check_gradient(22, "W")
 check_small_gradient(22, "W", exact_W)
 
@@ -970,7 +981,7 @@ r"""
 $D W$ would be $(k \times k)(n \times k)$. With $n = 4$ and $k = 2$ it cannot be formed:
 """
 
-# %%
+# %% tags=["hide-input"]
 try:
     np.diag(D) @ W
 except ValueError:
@@ -982,7 +993,7 @@ r"""
 With $n = k$ it can. SymPy's derivative, minus the corrected form and minus the printed one:
 """
 
-# %%
+# %% tags=["hide-input"]
 corrected = (Sm * Vm.T - Wm * Dm - Wm * Vm * Sm * Vm.T) / s_
 as_printed = (Sm * Vm.T - Dm * Wm - Wm * Vm * Sm * Vm.T) / s_
 print("corrected:", sp.simplify(exact_W - corrected))
@@ -994,7 +1005,7 @@ And at one point, in whole numbers and fractions. SymPy's derivative knows nothi
 corrected form, and not the printed one, settles the order of the factors.
 """
 
-# %%
+# %% tags=["hide-cell"]
 letters_22 = [*Wm, *Vm, Dm[0, 0], Dm[1, 1], S11, S12, S22, s_]
 at_22 = dict(zip(letters_22, [1, 2, 3, 1, 1, 0, -1, 1, sp.Rational(1, 2), 2, 3, 1, 2, 1], strict=True))
 by_entries = exact_W.subs(at_22)
@@ -1042,7 +1053,7 @@ more than the paper needs.
 have no number in the paper, so they do not enter the ledger.)
 """
 
-# %%
+# %% tags=["hide-cell"]
 P = [beta * V.T @ V + (np.eye(n) - W @ V).T @ (np.eye(n) - W @ V) / s for beta in betas]
 for beta, matrix, gradient, by_torch in zip(betas, P, ours, automatic, strict=True):
     assert np.allclose(gradient.sigma2, by_torch[4], rtol=1e-10, atol=0)
@@ -1051,7 +1062,7 @@ for beta, matrix, gradient, by_torch in zip(betas, P, ours, automatic, strict=Tr
     assert np.allclose(by_mu, by_torch[3], rtol=1e-10) and np.allclose(by_mu, differences("mu", beta), rtol=1e-6)
 print("both derivatives agree with PyTorch's and with finite differences")
 
-# %%
+# %% tags=["hide-input"]
 points, weights = draws(seed=6)
 sampled_error = ((y[:, None] - points @ W.T) ** 2).sum(axis=-1).mean()
 best_s = s + 2 * s**2 / n * ours[0].sigma2
@@ -1075,7 +1086,13 @@ stationary point. Let
 
 $$ \theta = \beta s, \qquad M_\theta = W^\top W + \theta I_k , $$
 
-so that $M_\theta = M$ at $\beta = 1$. In $L_\beta$ the encoder's two parts do not meet: one set of terms
+so that $M_\theta = M$ at $\beta = 1$.
+
+> **Theorem 4.1** (The best encoder). *For any $W$, $\mu$, $s$ and $\beta > 0$ the $\beta$-ELBO is largest over $V$ and $D$
+> at $D_i^* = \theta / (\|w_i\|^2 + \theta)$ and $V^* = M_\theta^{-1} W^\top$. No other $D$ attains it, and another $V$
+> exactly when $(V - V^*)\, S_\mu = 0$.*
+
+**Proof.** In $L_\beta$ the encoder's two parts do not meet: one set of terms
 contains $D$, another $V$, none both. So they can be maximised one at a time.
 
 **$D$.** The terms with $D_i$ are
@@ -1121,7 +1138,7 @@ r"""
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def unpack(numbers):
     """V (k, n) and D (k,) from one vector."""
     return numbers[: k * n].reshape(k, n), np.exp(numbers[k * n :])
@@ -1140,7 +1157,7 @@ r"""
 And the completed square, which says how much *any* other $V$ loses, at $\beta = 1$:
 """
 
-# %%
+# %% tags=["hide-input"]
 V_star, D_star = optimal_encoder(W, s)
 M, S_mu = W.T @ W + s * np.eye(k), y.T @ y / N
 loss = LinearVAE(W, V_star, D, mu, s).elbo(moments) - vae.elbo(moments)
@@ -1153,14 +1170,18 @@ r"""
 **The posterior mean, in all cases.** By [Eq. 6](01_ppca.ipynb#equation-6) the true posterior of $z$ has mean
 $M^{-1} W^\top (x - \mu)$. At $\beta = 1$ this is $V^* (x - \mu)$, whatever $W$ is.
 
-**The posterior covariance, exactly when the columns are orthogonal.** The true covariance is $s M^{-1}$, and
+> **Corollary 4.2** (When the ELBO is tight). *At $\beta = 1$ the best encoder has the mean of the true posterior for every
+> $W$, and its covariance if and only if the columns of $W$ are orthogonal. Then, and only then, the largest ELBO is
+> $\log p$.*
+
+**Proof.** The mean was compared just now. The true covariance is $s M^{-1}$, and
 $D^* = s \widetilde M^{-1}$ with $\widetilde M$ the diagonal part of $M$. They agree exactly when $W^\top W = M - sI$ is
 diagonal: when the columns are orthogonal. (Zero columns are orthogonal to everything.) Then, and only then, $q$ is the posterior, term (A) is zero for
 every $x$, and the ELBO is $\log p(x)$. $\square$
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def mean_and_covariance_right(W):
     """Whether the best encoder has the true posterior's mean, and its covariance."""
     V_best, D_best = optimal_encoder(W, s)
@@ -1194,7 +1215,7 @@ proves $A S = 0$, and with the completed square that $V^*$ and $V^* + A$ have th
 $\sigma^2$.
 """
 
-# %%
+# %% tags=["hide-input"]
 record = np.load(files("helpers") / "records" / data.MOMENT_RECORDS["train"])
 total, count = record["total"].astype(np.int64), int(record["count"])
 products = np.zeros((784, 784), np.int64)
@@ -1210,7 +1231,7 @@ r"""
 Ten latents at the maximum likelihood solution, with $V^*$ and with $V^* + A$:
 """
 
-# %%
+# %% tags=["hide-input"]
 mnist = data.mnist_moments()
 decoder = ppca.fit(mnist, 10)
 V_best, D_best = optimal_encoder(decoder.W, decoder.sigma2)
@@ -1229,7 +1250,7 @@ Two different encoders, both stationary, with the same ELBO, which is the log li
 an image that lights one of these pixels:
 """
 
-# %%
+# %% tags=["hide-input"]
 image = mnist.mean.copy()
 image[np.flatnonzero(total == 0)[0]] += 1.0
 lengths = [np.linalg.norm(encoder.V @ (image - encoder.mu)) for encoder in encoders]
@@ -1249,7 +1270,7 @@ which the projected data vary and once in one in which they do not. On the right
 objective as $\sigma^2$ moves, all else fixed.
 """
 
-# %%
+# %% tags=["hide-input"]
 basis = Moments.from_samples(x).eigenvectors
 flat_moments = Moments.from_samples((x - moments.mean) @ basis[:, :2] @ basis[:, :2].T)
 reach = np.linspace(-1.5, 1.5, 61)
@@ -1264,7 +1285,7 @@ def along(direction):
 noise = np.geomspace(2, 40, 200)
 heights = [LinearVAE(W, V, D, mu, value).elbo(moments) for value in noise]
 
-# %% mystnb={"image": {"alt": "The ELBO is a parabola along u1 and flat along u4; beside it, one peak at s*"}}
+# %% mystnb={"image": {"alt": "The ELBO is a parabola along u1 and flat along u4; beside it, one peak at s*"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.4, height=3.4)
 left.plot(reach, along(basis[:, 0]), "-", label="along $u_1$: the data vary")
 left.plot(reach, along(basis[:, 3]), "--", label="along $u_4$: they do not")
@@ -1279,6 +1300,9 @@ _ = right.legend(loc="lower center", fontsize=8.5)
 
 # %% [markdown]
 r"""
+**Figure 4.1.** A small model whose data do not vary along $u_4$: the ELBO as the encoder moves along $u_1$ and
+along $u_4$, and as $\sigma^2$ changes.
+
 On the left, the solid line is the parabola of the completed square and has its top at $V^*$; the dashed one
 is exactly flat, so nothing pulls $V$ to $V^*$ in that direction. On the right, the one peak is where the
 missing equation puts it.
@@ -1291,12 +1315,15 @@ $M / s$, and
 $$ D_i^* = \frac{s}{M_{ii}} = \frac{1}{(\text{posterior precision})_{ii}} . $$
 
 This is the variance of $z_i$ when $x$ *and all other latents* are given: then the log posterior is a quadratic in
-$z_i$ with second derivative $-M_{ii}/s$. The variance of $z_i$ given $x$ alone, $(s M^{-1})_{ii}$, is never smaller:
+$z_i$ with second derivative $-M_{ii}/s$. The variance of $z_i$ given $x$ alone is $(s M^{-1})_{ii}$.
 
-$$ D_i^* = \frac{s}{M_{ii}} \;\le\; s\, (M^{-1})_{ii}, \qquad
-\text{with equality exactly when } w_i \text{ is orthogonal to all other columns.} $$
+> **Proposition 4.3** (Too small a variance). *It is never smaller:*
+>
+> $$ D_i^* = \frac{s}{M_{ii}} \;\le\; s\, (M^{-1})_{ii}, $$
+>
+> *with equality exactly when $w_i$ is orthogonal to all other columns.*
 
-*Proof.* Let $e_i$ be the $i$-th unit vector. By the Cauchy–Schwarz inequality
+**Proof.** Let $e_i$ be the $i$-th unit vector. By the Cauchy–Schwarz inequality
 
 $$ 1 = (e_i^\top e_i)^2 = \big( (M^{1/2} e_i)^\top (M^{-1/2} e_i) \big)^2
 \le (e_i^\top M e_i)(e_i^\top M^{-1} e_i) = M_{ii}\, (M^{-1})_{ii} . $$
@@ -1313,7 +1340,7 @@ $D_i^* / (s M^{-1})_{ii} = 1 - M_{12}^2 / a^2$ (the second exercise).
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def two_columns(angle, length=1.5):
     """A decoder (2, 2) with two columns of one length at an angle, in radians."""
     return length * np.array([[1, np.cos(angle)], [0, np.sin(angle)]])
@@ -1325,7 +1352,7 @@ def posterior_and_best(W, sigma2):
     return covariance, optimal_encoder(W, sigma2)[1]
 
 
-# %%
+# %% tags=["hide-input"]
 angles = np.linspace(5, 175, 171)
 ratios, gaps = [], []
 for angle in np.deg2rad(angles):
@@ -1337,7 +1364,7 @@ covariance, variances = posterior_and_best(two_columns(np.deg2rad(40)), 0.5)
 circle = 2 * np.stack([np.cos(np.linspace(0, 2 * np.pi, 200)), np.sin(np.linspace(0, 2 * np.pi, 200))])
 print(f"at 40 degrees: marginal variance {covariance[0, 0]:.3f}, D* {variances[0]:.3f}")
 
-# %% mystnb={"image": {"alt": "A tilted ellipse around a round one; beside it, a variance ratio, 1 at 90 degrees"}}
+# %% mystnb={"image": {"alt": "A tilted ellipse around a round one; beside it, a variance ratio, 1 at 90 degrees"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.4, height=3.6)
 left.plot(*(np.linalg.cholesky(covariance) @ circle), "-", label="true posterior")
 left.plot(*(np.sqrt(variances)[:, None] * circle), "--", label="best diagonal q")
@@ -1352,6 +1379,9 @@ _ = right.legend(loc="upper right", fontsize=8.5)
 
 # %% [markdown]
 r"""
+**Figure 4.2.** Two latents whose columns are not orthogonal: the posterior beside the best diagonal $q$, and the
+ratio of their variances against the angle between the columns.
+
 On the left, two standard deviations of the posterior and of the best diagonal $q$, for columns at 40 degrees.
 $q$ has the right centre and cannot tilt: it meets the posterior's ellipse on the axes, and misses how far it reaches
 beyond. On the right, only at 90 degrees are the variances right and the ELBO tight. The dashed curve is what
@@ -1360,7 +1390,7 @@ beyond. On the right, only at 90 degrees are the variances right and the ELBO ti
 The inequality, on a thousand random decoders with four latents:
 """
 
-# %%
+# %% tags=["hide-input"]
 trials = np.random.default_rng(2).standard_normal((1000, 6, 4))
 worst = 1.0
 for trial in trials:
@@ -1405,7 +1435,7 @@ $\log \det C = (n - k) \log s + \log \det M$), but for $\log \det \widetilde M$ 
 # %%
 plots.show_source(profile_elbo)
 
-# %%
+# %% tags=["hide-input"]
 for beta in betas:
     theta = beta * s
     C_theta, widened = W @ W.T + theta * np.eye(n), (W**2).sum(axis=0) + theta
@@ -1419,7 +1449,7 @@ r"""
 The determinants' difference is the average of term (A), which we typed in at the beginning:
 """
 
-# %%
+# %% tags=["hide-input"]
 best = LinearVAE(W, V_star, D_star, moments.mean, s)
 gap = (np.log((W**2).sum(axis=0) + s).sum() - np.linalg.slogdet(M)[1]) / 2
 assert np.allclose(term_A(best, x), gap, rtol=1e-9)
@@ -1473,10 +1503,11 @@ diagonal: the best $\Sigma$ is diagonal of itself, and $J$ *is* the objective of
 *fixed* $s$, every stationary $W$ is a global maximum or has a direction of positive curvature
 ([chapter 2](02_stability.ipynb#which-stationary-points-are-stable-and-why)). One more step covers the two together:
 
-*Let $k$ be below the rank of $S$. A stationary point $(W_0, s_0)$ of $\ell$ is a global maximum, or has a direction in
-$W$ of positive curvature. So every local maximum in $(W, s)$ is global.*
+> **Theorem 4.4** (No local maximum in weights and noise variance). *Let $k$ be below the rank of $S$. A stationary point
+> $(W_0, s_0)$ of $\ell$ is a global maximum, or has a direction in $W$ of positive curvature. So every local maximum in
+> $(W, s)$ is global.*
 
-*Proof.* $W_0$ is stationary at the fixed $s_0$. If it is no global maximum there, it has such a direction, with $s$ at
+**Proof.** $W_0$ is stationary at the fixed $s_0$. If it is no global maximum there, it has such a direction, with $s$ at
 rest. Otherwise $\ell(W_0, s_0) = g(s_0)$, where $g(s) = \max_W \ell(W, s)$ is the function of
 [Eq. 7](01_ppca.ipynb#equation-7), Step 3. The difference $g(s) - \ell(W_0, s)$ is never negative, by the definition of
 $g$, and zero at $s_0$: it has a minimum there, inside $s > 0$. Both functions are differentiable ($g$ by Step 4, where
@@ -1490,7 +1521,7 @@ end are saddles. That a random start avoids these we do not prove for this updat
 every run. First the envelope step in numbers, then the code.
 """
 
-# %%
+# %% tags=["hide-input"]
 step = 1e-5
 for s_try in (0.05, 0.3, 2.0, 6.0):
     held = ppca.fit(moments, k, s_try)
@@ -1527,7 +1558,7 @@ so that no latent collapses only because the noise has yet to come down.
 # %%
 plots.show_source(fit)
 
-# %%
+# %% tags=["hide-input"]
 for beta in betas:
     runs = [fit(moments, k, s, beta, seed=seed) for seed in range(3)]
     top = profile_elbo(ppca.fit(moments, k, beta * s).W, moments, s, beta)
@@ -1558,7 +1589,7 @@ r"""
 
 ## Exercises
 
-**1. An encoder without the restriction.** Let $D$ be any symmetric positive definite matrix $\Sigma$. Show
+**Exercise 4.1. An encoder without the restriction.** Let $D$ be any symmetric positive definite matrix $\Sigma$. Show
 that the derivative of the ELBO in it is $\tfrac12 (\Sigma^{-1} - I - \tfrac1s W^\top W)$, find the best
 $\Sigma$, and show that the ELBO is then $\log p$, whatever $W$ is. Check it with PyTorch.
 """
@@ -1579,7 +1610,7 @@ print("with Σ = s M⁻¹ the ELBO is the log likelihood, and the slope is zero"
 
 # %% [markdown]
 r"""
-**2. How much too small?** For $k = 2$ show that $D_i^* / (s M^{-1})_{ii} = 1 - M_{12}^2 / (M_{11} M_{22})$
+**Exercise 4.2. How much too small?** For $k = 2$ show that $D_i^* / (s M^{-1})_{ii} = 1 - M_{12}^2 / (M_{11} M_{22})$
 for both latents: one minus the squared correlation of the posterior. Which ratio can two parallel columns of
 squared length $c$ reach as $s$ goes to zero?
 """
@@ -1597,7 +1628,7 @@ for tiny in (0.1, 0.01, 0.001):
 
 # %% [markdown]
 r"""
-**3. The price of a wrong variance.** An encoder has the right mean, but each of its variances is $t$ times
+**Exercise 4.3. The price of a wrong variance.** An encoder has the right mean, but each of its variances is $t$ times
 the best one. Show that this costs $\tfrac12 (t - 1 - \log t)$ nats per latent, whatever $W$, $\sigma^2$ and
 the data. What does a factor of two cost?
 """
@@ -1613,7 +1644,7 @@ for factor in (0.5, 2.0):
 
 # %% [markdown]
 r"""
-**4. Climbing without a step size.** Solve Eq. 22 for $W$ with everything else fixed. Is the solution a
+**Exercise 4.4. Climbing without a step size.** Solve Eq. 22 for $W$ with everything else fixed. Is the solution a
 maximum? Then alternate: best encoder, best $W$, best $\sigma^2$. No step can lower the ELBO. Does it reach
 the maximum likelihood of [chapter 1](01_ppca.ipynb#equation-8), and do the columns become orthogonal?
 """
