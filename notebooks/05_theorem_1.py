@@ -20,6 +20,18 @@ that one of its steps can go the wrong way, and proves the theorem in full by tu
 way we find every stationary point of the ELBO in closed form, and then what the theorem is good for: gradient flow
 ends at a global maximum from all starts but a null set. At the end a machine looks for a counterexample, and fails.
 
+> **In short**
+>
+> - The ELBO of a linear VAE has no local maximum that is not global: not at a fixed $\sigma^2$, not with
+>   $\sigma^2$ learned, and not for any weight $\beta > 0$ of the KL.
+> - With the best encoder the ELBO is the log likelihood less a gap,
+>   $\tfrac12 (\log \det \widetilde M - \log \det M)$, which is zero exactly when the columns of $W$ are
+>   orthogonal.
+> - The ELBO has stationary points that the likelihood has not, but all of them are saddles with a way up. Two
+>   gaps in the published proof are closed here.
+> - For your VAE: a linear one cannot be trapped, only held up. If a deep one is worse than the linear optimum,
+>   the cause is time, or the network, and not the ELBO by itself.
+
 **You need**: [chapter 1](01_ppca.ipynb), [Eq. 10](02_stability.ipynb#equation-10) and [Eq.
 12](02_stability.ipynb#equation-12), and [chapter 4](04_elbo.ipynb). **Time to run**: under 20 seconds on a
 laptop; no GPU needed.
@@ -49,7 +61,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from itertools import chain, combinations, pairwise, permutations, product
 
 import flint
@@ -63,7 +75,7 @@ from torch.autograd.functional import hessian, jacobian
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.func import grad, jacrev, vmap
 
-# %%
+# %% tags=["hide-input"]
 from helpers import plots, spectrum
 from helpers.ledger import Ledger
 from helpers.linear_vae import LinearVAE, optimal_encoder, posterior_gap, profile_elbo, profile_gradient
@@ -110,7 +122,7 @@ paper writes $q$ for our $k$ here, and $d$ for our $n$. It calls the three terms
 For the checks, a decoder whose columns are far from orthogonal, and data that it does not fit.
 """
 
-# %%
+# %% tags=["hide-input"]
 n, k, sigma2 = 6, 3, 0.7
 rng = np.random.default_rng(0)
 W = rng.standard_normal((n, k)) + 0.4
@@ -174,7 +186,7 @@ posterior from Bayes' rule, by Gauss–Hermite quadrature (exact here, since the
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def kl_23(W, D, sigma2):
     """Eq. 23, for a decoder W (n, k) and the variances D (k,) of an encoder with the right mean."""
     k = W.shape[1]
@@ -188,7 +200,7 @@ by_23 = np.array([kl_23(W, D, sigma2) for D in encoders])
 V, _ = optimal_encoder(W, sigma2)
 
 
-# %%
+# %% tags=["hide-cell"]
 def torch_kl(W, D, sigma2, y):
     """KL from N(V y, diag D) to the posterior of Eq. 6 at x - mu = y (n,), by PyTorch."""
     means, covariance = PPCA(W, np.zeros(len(W)), sigma2).posterior(y[None])
@@ -203,7 +215,7 @@ by_torch = np.array([float(torch_kl(W, D, sigma2, y)) for D in encoders])
 ledger.check(23, "PyTorch's KL between two Gaussians", "library", by_23, by_torch, 1e-10)
 
 
-# %%
+# %% tags=["hide-cell"]
 def log_ratio(z, D):
     """log q(z | x) - log p(z | x) at draws z (Z, k) for the first data point, the posterior by Bayes' rule."""
     log_q = norm.logpdf(z, V @ y, np.sqrt(D)).sum(axis=1)
@@ -224,7 +236,7 @@ Formula (P) has one more piece, for encoders with a wrong mean. It agrees with t
 which know nothing of posteriors:
 """
 
-# %%
+# %% tags=["hide-input"]
 V_off = V + 0.3 * rng.standard_normal((k, n))
 for D in encoders:
     vae = LinearVAE(W, V_off, D, mean, sigma2)
@@ -268,7 +280,7 @@ taken from the package, with $M$ recovered from PyTorch's inverse of the posteri
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def kl_24(W, sigma2):
     """Eq. 24 with its tilde, and the matrix under the trace, (1 + k k,)."""
     M = W.T @ W + sigma2 * np.eye(W.shape[1])
@@ -286,7 +298,7 @@ def kl_and_slope(log_D):
     return kl.item(), log_D.grad.numpy()
 
 
-# %%
+# %% tags=["hide-cell"]
 search = minimize(kl_and_slope, np.zeros(k), jac=True, method="BFGS", options={"gtol": 1e-10})
 searched = np.r_[search.fun, (M * np.exp(search.x) / sigma2).ravel()]
 ledger.check(24, "minimum of PyTorch's KL over D", "optimisation", kl_24(W, sigma2), searched, 1e-6)
@@ -304,7 +316,7 @@ r"""
 What would the printed form, without the tilde, have changed?
 """
 
-# %%
+# %% tags=["hide-input"]
 under_trace, printed = M * D_best / sigma2, M @ np.linalg.inv(M)
 print("largest entry off the diagonal: of M D/σ²", np.abs(under_trace - np.diag(np.diag(under_trace))).max().round(2))
 print("printed, M M⁻¹ = I:", np.abs(printed - np.diag(np.diag(printed))).max().round(2))
@@ -337,7 +349,7 @@ moved to the origin), solves for the best $D_1, D_2$, and puts them in. And one 
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def kl_25(W, sigma2):
     """Eq. 25, a float."""
     M = W.T @ W + sigma2 * np.eye(W.shape[1])
@@ -346,7 +358,7 @@ def kl_25(W, sigma2):
     return (ratios.sum() - len(M) - np.linalg.slogdet(M)[1] + np.linalg.slogdet(M_tilde)[1]) / 2
 
 
-# %%
+# %% tags=["hide-cell"]
 a, b, m, s, d1, d2 = sympy.symbols("a b m s D1 D2", positive=True)
 z1, z2 = sympy.symbols("z1 z2")
 log_q = -(sympy.log(d1) + sympy.log(d2) + z1**2 / d1 + z2**2 / d2) / 2
@@ -358,7 +370,7 @@ gap_symbolic = kl.subs(best_d[0])
 assert sympy.simplify(sympy.expand_log(gap_symbolic - sympy.log(a * b / (a * b - m**2)) / 2, force=True)) == 0
 print("best D: s/a and s/b; what remains: log(ab/(ab - m²))/2")
 
-# %%
+# %% tags=["hide-cell"]
 numbers = [(3.0, 2.0, 1.1, 0.5), (1.5, 4.0, 1.8, 0.2), (6.25, 6.25, 1.25, 0.4)]
 of_k2 = [kl_25(np.linalg.cholesky(np.array([[p - r, o], [o, q - r]])).T, r) for p, q, o, r in numbers]
 symbolic = [float(gap_symbolic.subs({a: p, b: q, m: o, s: r})) for p, q, o, r in numbers]
@@ -413,7 +425,7 @@ product form, in which a Cholesky factor $M = H H^\top$ gives
 $g = \tfrac12 \sum_i \log (M_{ii} / H_{ii}^2)$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 shapes = [(2, 2, 0.3), (3, 2, 1.0), (4, 3, 0.7), (5, 4, 0.1), (6, 5, 2.0), (6, 6, 0.05)]
 decoders = [(rng.standard_normal((p, q)) + 0.4, r) for p, q, r in shapes]
 gaps = [posterior_gap(B, r) for B, r in decoders]
@@ -470,17 +482,17 @@ $S C^{-1} W = C W \widetilde M^{-1} = W M \widetilde M^{-1}$.
 
 *What the profile is good for.* $F$ has $nk$ variables and $\mathcal L$ has $2nk + k$. Yet they tell the same story.
 
-**Transfer lemma.**
+> **Lemma 5.1** (Transfer). *Three statements carry what is true of $F$ over to $\mathcal L$, and back.*
+>
+> 1. $(W, V, D)$ is a stationary point of $\mathcal L$ if and only if $\nabla F(W) = 0$, $D = s \widetilde M^{-1}$ and
+>    $(V - V^*) S = 0$. Then $\mathcal L(W, V, D) = F(W)$.
+> 2. If $(W, V, D)$ is a local maximum of $\mathcal L$, then $W$ is one of $F$. If $W$ is a local maximum of $F$, then
+>    every $(W, V, D)$ with $D = s \widetilde M^{-1}$ and $(V - V^*) S = 0$ is one of $\mathcal L$.
+> 3. Let $(W, V, D)$ be stationary for $\mathcal L$, and let $W(t)$ be a smooth curve with $W(0) = W$ along which
+>    $\frac{d^2}{dt^2} F(W(t)) = c > 0$ at $t = 0$. Then the Hessian of $\mathcal L$ at $(W, V, D)$ has a positive
+>    eigenvalue.
 
-1. $(W, V, D)$ is a stationary point of $\mathcal L$ if and only if $\nabla F(W) = 0$, $D = s \widetilde M^{-1}$ and
-   $(V - V^*) S = 0$. Then $\mathcal L(W, V, D) = F(W)$.
-2. If $(W, V, D)$ is a local maximum of $\mathcal L$, then $W$ is one of $F$. If $W$ is a local maximum of $F$, then
-   every $(W, V, D)$ with $D = s \widetilde M^{-1}$ and $(V - V^*) S = 0$ is one of $\mathcal L$.
-3. Let $(W, V, D)$ be stationary for $\mathcal L$, and let $W(t)$ be a smooth curve with $W(0) = W$ along which
-   $\frac{d^2}{dt^2} F(W(t)) = c > 0$ at $t = 0$. Then the Hessian of $\mathcal L$ at $(W, V, D)$ has a positive
-   eigenvalue.
-
-*Proof of 1.* In (P), $\partial \mathcal L / \partial D_i = -\tfrac12 (M_{ii}/s - 1/D_i)$ is zero exactly at
+**Proof of 1.** In (P), $\partial \mathcal L / \partial D_i = -\tfrac12 (M_{ii}/s - 1/D_i)$ is zero exactly at
 $D_i = s/M_{ii}$; and $\partial \mathcal L / \partial V = -\tfrac1s M \Delta S$ is zero exactly when $\Delta S = 0$.
 Let both hold. We claim that then $\partial \mathcal L/\partial W = \nabla F(W)$, which is the *envelope* argument.
 Keep $\Delta$ as it is and let the encoder follow the decoder:
@@ -495,13 +507,13 @@ $\partial \mathcal L/\partial D$ times that of $\mathcal D$. The last two are ze
 $\partial \mathcal L/\partial V$ and $\partial \mathcal L/\partial D$ are. On the right there is $\nabla F$. So the two agree,
 and $\partial \mathcal L/\partial W = 0$ if and only if $\nabla F = 0$. $\square$
 
-*Proof of 2.* A local maximum of $\mathcal L$ is stationary, so $\Delta S = 0$ and $D = \mathcal D(W)$ by 1. If $W$
+**Proof of 2.** A local maximum of $\mathcal L$ is stationary, so $\Delta S = 0$ and $D = \mathcal D(W)$ by 1. If $W$
 were not a local maximum of $F$, there would be $W_j \to W$ with $F(W_j) > F(W)$. The points
 $(W_j, \mathcal V(W_j), \mathcal D(W_j))$ tend to $(W, V, D)$, since $V^*$ and $\widetilde M^{-1}$ are
 continuous in $W$, and $\mathcal L$ there is $F(W_j) > F(W) = \mathcal L(W, V, D)$: a contradiction. For the converse, near
 $W$ we have $\mathcal L(W', V', D') \le F(W') \le F(W) = \mathcal L(W, V, D)$, whatever $V'$ and $D'$ are. $\square$
 
-*Proof of 3.* Let $\gamma(t) = (W(t), \mathcal V(W(t)), \mathcal D(W(t)))$, a smooth curve through
+**Proof of 3.** Let $\gamma(t) = (W(t), \mathcal V(W(t)), \mathcal D(W(t)))$, a smooth curve through
 $(W, V, D)$ with $\mathcal L(\gamma(t)) = F(W(t))$. Differentiate twice at 0:
 $\frac{d^2}{dt^2} \mathcal L(\gamma(t)) = \dot \gamma^\top H\, \dot \gamma + \nabla \mathcal L \cdot \ddot \gamma$, and
 $\nabla \mathcal L = 0$. So $\dot \gamma^\top H\, \dot \gamma = c > 0$, which a symmetric matrix without positive
@@ -535,7 +547,7 @@ and not from their moments. First by automatic differentiation, *through* the be
 average $\log p(x)$ minus PyTorch's KL.
 """
 
-# %%
+# %% tags=["hide-cell"]
 profile_27 = np.r_[profile_elbo(W, moments, sigma2), profile_gradient(W, moments, sigma2).ravel()]
 X, MU = torch.tensor(x), torch.tensor(mean)
 
@@ -548,7 +560,7 @@ def data_profile(B):
     return log_p - kl_divergence(encoder, MultivariateNormal(torch.zeros(k), precision_matrix=G / sigma2))
 
 
-# %%
+# %% tags=["hide-cell"]
 B = torch.tensor(W, requires_grad=True)
 value = data_profile(B)
 (slope,) = torch.autograd.grad(value, B)
@@ -562,7 +574,7 @@ differences:
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def formula_27(B):
     """Eq. 27 as it stands above, for B (n, k)."""
     C = B @ B.T + sigma2 * np.eye(n)
@@ -571,7 +583,7 @@ def formula_27(B):
     return -(constant + log_det + np.trace(np.linalg.solve(C, S))) / 2
 
 
-# %%
+# %% tags=["hide-cell"]
 steps = 1e-5 * np.eye(n * k).reshape(-1, n, k)
 slopes = [(formula_27(W + step) - formula_27(W - step)) / 2e-5 for step in steps]
 by_differences = np.r_[formula_27(W), slopes]
@@ -585,7 +597,7 @@ be the gradient of $F$. A KL to the prior from PyTorch, a reconstruction term av
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def data_elbo(B, encoder):
     """ELBO averaged over the data: PyTorch's KL to the prior, and E_q log p(x | z) written out."""
     A, D = encoder[: n * k].reshape(k, n), torch.exp(encoder[n * k :])
@@ -603,7 +615,7 @@ def loss(encoder):
     return negative.item(), encoder.grad.numpy()
 
 
-# %%
+# %% tags=["hide-cell"]
 found = minimize(loss, np.zeros(n * k + k), jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 2000})
 B = torch.tensor(W, requires_grad=True)
 (partial,) = torch.autograd.grad(data_elbo(B, torch.tensor(found.x)), B)
@@ -664,7 +676,7 @@ $(UL)^\top UL = L^\top L$ is diagonal. An orthogonal matrix has orthonormal ones
 all singular values are 1.
 """
 
-# %%
+# %% tags=["hide-input"]
 left_axes, lengths, _ = np.linalg.svd(W, full_matrices=False)
 UL = left_axes * lengths
 inner = UL.T @ UL
@@ -707,7 +719,7 @@ At a stationary point, columns that are not orthogonal to one another are equall
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def turned(W, i, j, t):
     """W with columns i and j turned by the angle t in their plane."""
     W = W.copy()
@@ -715,7 +727,7 @@ def turned(W, i, j, t):
     return W
 
 
-# %%
+# %% tags=["hide-input"]
 for i, j in combinations(range(k), 2):
     a, b, m = M[i, i], M[j, j], M[i, j]
     angles = np.linspace(-1.5, 1.5, 7)
@@ -792,7 +804,7 @@ new are blocks with unequal $\kappa_i$. Here is all of it as code.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def block(eigenvalues, p, sigma2):
     """The common diagonal a, and kappa (p,), of a block of p columns over these eigenvalues (at most p)."""
     roots = np.sqrt(eigenvalues)
@@ -800,7 +812,7 @@ def block(eigenvalues, p, sigma2):
     return root_a**2, np.r_[root_a * roots, np.full(p - len(roots), sigma2)]
 
 
-# %%
+# %% tags=["hide-input"]
 def level(kappa):
     """An orthogonal R for which R diag(K) R^T has one number all along its diagonal, by at most p - 1 turns."""
     R = np.eye(len(kappa))
@@ -813,7 +825,7 @@ def level(kappa):
     return R
 
 
-# %%
+# %% tags=["hide-input"]
 def stationary(moments, blocks, sigma2):
     """The stationary point with these blocks, each (indices of the eigenvectors it uses, its number of columns)."""
     columns = []
@@ -825,7 +837,7 @@ def stationary(moments, blocks, sigma2):
     return np.hstack(columns)
 
 
-# %%
+# %% tags=["hide-input"]
 def residual(W, moments, sigma2):
     """Largest entry of S C^-1 W - W M Mt^-1, relative to the second term."""
     M = W.T @ W + sigma2 * np.eye(W.shape[1])
@@ -842,7 +854,7 @@ $\kappa_1 - \kappa_2 = \sqrt a (\sqrt 6 - \sqrt{2.5}) = \tfrac12 (6 - 2.5)$, and
 $M_{12} = \tfrac12 (\kappa_1 - \kappa_2) = 0.875$.
 """
 
-# %%
+# %% tags=["hide-input"]
 pair = Moments(np.zeros(2), np.diag([6.0, 2.5]), 100)
 W_pair = stationary(pair, [([0, 1], 2)], 0.4)
 M_pair = W_pair.T @ W_pair + 0.4 * np.eye(2)
@@ -862,7 +874,7 @@ this example, and next to it a point whose every number is rational: $S = \opera
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def exact_residual(W, S, s):
     """S C^-1 W - W M Mt^-1 for SymPy matrices, simplified."""
     M = (W.T * W + s * sympy.eye(W.cols)).applyfunc(sympy.expand)
@@ -878,7 +890,7 @@ lengths_2 = [
 W_exact = sympy.diag(*[surd(value) for value in lengths_2]) * turn_45
 W_whole = sympy.Matrix([[rational(3, 2), rational(3, 2)], [-1, 1]])
 
-# %%
+# %% tags=["hide-cell"]
 residuals = [
     exact_residual(W_exact, sympy.diag(6, rational(5, 2)), rational(2, 5)),
     exact_residual(W_whole, sympy.diag(9, 4), 3),
@@ -894,7 +906,7 @@ r"""
 Did we need to guess the form? Give the gradient to a root finder that knows none of it, starting nearby:
 """
 
-# %%
+# %% tags=["hide-input"]
 start = W_pair + 0.1 * np.random.default_rng(1).standard_normal((2, 2))
 solved = root(lambda v: profile_gradient(v.reshape(2, 2), pair, 0.4).ravel(), start.ravel(), tol=1e-13).x.reshape(2, 2)
 M_solved = solved.T @ solved + 0.4 * np.eye(2)
@@ -906,7 +918,7 @@ r"""
 Larger blocks, null directions and several blocks at once, on eight random covariances in seven dimensions:
 """
 
-# %%
+# %% tags=["hide-input"]
 one_block = [[([0, 1, 2], 3)], [([0, 1, 2, 3], 4)]]
 cases = [*one_block, [([0, 3], 2), ([1], 1)], [([1, 2], 3), ([0], 1)], [([0], 2), ([1, 2, 4], 3)]]
 worst, least_gap = 0.0, np.inf
@@ -934,7 +946,7 @@ stationary points without orthogonal columns belong to the ELBO alone; it *does*
 stationary points. What Theorem 1 claims is that none of them is a local maximum.
 """
 
-# %%
+# %% tags=["hide-input"]
 slope = np.abs(gradient(PPCA(W_pair, pair.mean, 0.4), pair)).max()
 print("largest entry of the gradient of log p at the example:", slope.round(4))
 
@@ -949,7 +961,7 @@ $\kappa = 2.5 \cdot (3, 2) = (7.5, 5)$; the squared lengths are $\kappa - s = (7
 $W_B = (\sqrt{7.1}\, e_1, \sqrt{4.6}\, e_2)\, R^\top$. The third column is $\sqrt{29.6}\, e_3$.
 """
 
-# %%
+# %% tags=["hide-input"]
 three = Moments(np.zeros(3), np.diag([9.0, 4.0, 30.0]), 100)
 half = np.sqrt(0.5)
 W_three = np.zeros((3, 3))
@@ -981,7 +993,7 @@ it grows to second order it does so in both senses, and for every branch.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def gap_on_path(W, R, t, sigma2=0.4):
     """The gap at W exp(t log R), along the axis of the rotation R (3, 3)."""
     return posterior_gap(W @ Rotation.from_rotvec(t * Rotation.from_matrix(R).as_rotvec()).as_matrix(), sigma2)
@@ -1021,7 +1033,7 @@ from the sorted decomposition.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def gap_derivatives(M, R):
     """First and second derivative of the gap at t = 0 along the turn about the axis of R, exact."""
     turn = R - R.T
@@ -1040,7 +1052,7 @@ R_exact = [
 ]
 R_exact = [R for R in R_exact if R.det() == 1]
 
-# %%
+# %% tags=["hide-cell"]
 ledger.certify(
     "S = diag(9, 4, 30): a stationary point",
     list(exact_residual(W_exact_3, sympy.diag(9, 4, 30), rational(2, 5))),
@@ -1067,7 +1079,7 @@ Does another order of the singular values help? There are $6 \cdot 4 = 24$ rotat
 $W R$:
 """
 
-# %%
+# %% tags=["hide-input"]
 orders = [R_sorted[:, list(order)] for order in permutations(range(3))]
 everything = [R * signs for R, signs in product(orders, product([1, -1], repeat=3))]
 everything = [R for R in everything if np.linalg.det(R) > 0]
@@ -1085,7 +1097,7 @@ paths, two and two have the same gap all the way. Let us draw one of each pair, 
 use instead, a turn of columns 1 and 2 alone by $t \cdot 45°$.
 """
 
-# %%
+# %% tags=["hide-input"]
 t = np.linspace(0, 1, 501)
 narrow, wide = sorted(choices, key=lambda R: Rotation.from_matrix(R).magnitude())[:: len(choices) - 1]
 curves = [[gap_on_path(W_three, R, u) - at_rest for u in t] for R in (narrow, wide)]
@@ -1099,7 +1111,7 @@ print(
     round(givens[-1], 4),
 )
 
-# %% mystnb={"image": {"alt": "Gap along the way: the paper's two paths first climb a hill, the turn of two columns falls at once"}}
+# %% mystnb={"image": {"alt": "Gap along the way: the paper's two paths first climb a hill, the turn of two columns falls at once"}} tags=["hide-input"]
 fig, axes = plots.figure(1, 2, width=9.0, height=3.6)
 for ax in axes:
     for curve, label, line in zip([*curves, givens], labels, ["--", ":", "-"], strict=True):
@@ -1112,17 +1124,20 @@ _ = axes[1].legend(fontsize=8.5, loc="upper right")
 
 # %% [markdown]
 r"""
+**Figure 5.1.** The gap between log likelihood and ELBO along three ways from the same stationary point to
+orthogonal columns: two paths of the published proof, and the turn of two columns.
+
 All three curves end at the same point, 0.0204 nats below their start, since all end with orthogonal columns
 and no gap. The paper's paths cross a hill to get there. The turn of two columns goes down from the first step.
 
 ## The first gap closed
 
-> **Proposition 1.** *Let $\nabla F(W) = 0$ and $M_{ij} = m \neq 0$ for some $i \neq j$. Turn columns $i$
+> **Proposition 5.2** (Turning two columns). *Let $\nabla F(W) = 0$ and $M_{ij} = m \neq 0$ for some $i \neq j$. Turn columns $i$
 > and $j$ in their plane by $t$. Then $\log p$ is unchanged, the gap falls strictly for $0 \le t \le \pi/4$,
 > and the curvature of $F$ along $t$ at 0 is $4 m^2 / a^2 > 0$, with $a = M_{ii} = M_{jj}$. Every stationary
 > point of the ELBO without orthogonal columns is a strict saddle.*
 
-*Proof.* By the equal lengths, $a = b$. Then $d(t) = m \sin 2t$ and (G) becomes
+**Proof.** By the equal lengths, $a = b$. Then $d(t) = m \sin 2t$ and (G) becomes
 
 $$ g(t) = g(0) + \tfrac12 \log \Big( 1 - \frac{m^2}{a^2} \sin^2 2t \Big) . $$
 
@@ -1132,8 +1147,8 @@ $\sin^2 2t = 4t^2 + O(t^4)$ and $\log(1 - u) = -u + O(u^2)$,
 
 $$ F(W(t)) = \ell(W) - g(t) = F(W) + \tfrac12 \cdot \frac{4 m^2}{a^2}\, t^2 + O(t^4) , $$
 
-so the curvature is $4m^2/a^2 > 0$, and $W$ is a strict saddle of $F$. By part 3 of the [transfer
-lemma](#equation-27) every stationary point $(W, V, D)$ of $\mathcal L$ with this $W$ is a strict saddle of $\mathcal L$.
+so the curvature is $4m^2/a^2 > 0$, and $W$ is a strict saddle of $F$. By part 3 of Lemma 5.1
+every stationary point $(W, V, D)$ of $\mathcal L$ with this $W$ is a strict saddle of $\mathcal L$.
 $\square$
 
 That is all. Only one stationary point is looked at, only two of its columns move, and no path has to be
@@ -1148,7 +1163,7 @@ eigenvalue of the Hessian $H_F$ of $F$ is at least the curvature over the square
 $$ \text{largest eigenvalue of } H_F \;\ge\; \frac{2 m^2}{a^2 (a - s)} . $$
 
 For $\mathcal L$ the encoder moves as well, which makes the way longer at the same gain. Along the curve $\gamma$ of the
-transfer lemma, $V^*(t) = M(t)^{-1} W(t)^\top = G^\top V^*$, so its rows turn as the columns of $W$ do:
+Lemma 5.1, $V^*(t) = M(t)^{-1} W(t)^\top = G^\top V^*$, so its rows turn as the columns of $W$ do:
 $\dot v_i = v^*_j$, $\dot v_j = -v^*_i$ and $\|\dot V\|^2 = \|v^*_i\|^2 + \|v^*_j\|^2$. And
 $M_{ii}(t) = a + m \sin 2t$, $M_{jj}(t) = a - m \sin 2t$ give $\dot D_i = -\dot D_j = -2 s m / a^2$, so
 $\|\dot D\|^2 = 8 s^2 m^2 / a^4$. By part 3 of the lemma $\dot \gamma^\top H \dot \gamma = 4 m^2/a^2$, hence
@@ -1158,7 +1173,7 @@ $$ \text{largest eigenvalue of } H \;\ge\; \frac{4 m^2 / a^2}{2 (a - s) + \|\dot
 **Exactly**, for every $a$ and $m$: SymPy turns a general $M$ with equal diagonal entries and differentiates twice.
 """
 
-# %%
+# %% tags=["hide-cell"]
 a, m, angle = sympy.symbols("a m t", positive=True)
 givens_exact = sympy.Matrix([[sympy.cos(angle), -sympy.sin(angle)], [sympy.sin(angle), sympy.cos(angle)]])
 M_turned = givens_exact.T * sympy.Matrix([[a, m], [m, a]]) * givens_exact
@@ -1173,7 +1188,7 @@ package's gap, for which Eq. 26 answers; and by automatic differentiation of Eq.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def second_difference(f, h):
     """f''(0), to order eight in h."""
     stencil = {0: -205 / 72, 1: 8 / 5, 2: -1 / 5, 3: 8 / 315, 4: -1 / 560}
@@ -1190,7 +1205,7 @@ measured = [-second_difference(gap_turned(B), 0.03) for B in (W_pair, W_three)]
 ledger.check(26, "curvature 4m²/a² along a Givens rotation", "finite differences", measured, expected, 1e-8)
 
 
-# %%
+# %% tags=["hide-cell"]
 def torch_profile(W, S, sigma2=0.4):
     """Eq. 27 in PyTorch, for W (n, k)."""
     n, k = W.shape
@@ -1205,7 +1220,7 @@ def torch_turned(W, t):
     return torch.cat([first[:, None], second[:, None], W[:, 2:]], dim=1)
 
 
-# %%
+# %% tags=["hide-cell"]
 def curvatures(W, S):
     """Curvature of Eq. 27 along the turn, and the largest eigenvalue of its Hessian in all of W, by autograd."""
     W, S = torch.tensor(W), torch.tensor(S)
@@ -1231,7 +1246,7 @@ $\dot D_i = -s \dot M_{ii}/a^2 = \mp 2sm/a^2$, it has the curvature $4 m^2/a^2$ 
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def torch_elbo(v, S, sigma2=0.4):
     """The ELBO of [W, V, D] in one vector (21,), Eqs 15 and 18-19 averaged, for n = k = 3."""
     W, V, D = v[:9].reshape(3, 3), v[9:18].reshape(3, 3), v[18:]
@@ -1241,7 +1256,7 @@ def torch_elbo(v, S, sigma2=0.4):
     return -(error / sigma2 + 3 * np.log(2 * np.pi * sigma2)) / 2 - kl
 
 
-# %%
+# %% tags=["hide-input"]
 V_three, D_three = optimal_encoder(W_three, 0.4)
 point = torch.tensor(np.concatenate([W_three.ravel(), V_three.ravel(), D_three]))
 S_three = torch.tensor(three.covariance)
@@ -1252,7 +1267,7 @@ dV = np.stack([v[1], -v[0], 0 * v[2]])
 dD = -0.4 * 2 * 1.25 / 6.25**2 * np.array([1, -1, 0])
 direction = np.concatenate([dW.ravel(), dV.ravel(), dD])
 
-# %%
+# %% tags=["hide-input"]
 assert np.abs(jacobian(lambda v: torch_elbo(v, S_three), point).numpy()).max() < 1e-12
 assert abs(direction @ H_full @ direction - 4 * 1.25**2 / 6.25**2) < 1e-10
 eigenvalues = np.linalg.eigvalsh(H_full)
@@ -1275,7 +1290,7 @@ let the first column be the component of 6 and the second zero, and move the sec
 $u_1 + 0.3\, u_2$.
 """
 
-# %%
+# %% tags=["hide-input"]
 spread = Moments(np.zeros(3), np.diag([6.0, 2.5, 1.0]), 100)
 for step in (0.05, 0.1, 0.2):
     moved = np.array([[np.sqrt(5.6), step], [0, 0.3 * step], [0, 0]])
@@ -1291,7 +1306,7 @@ $-\tfrac12$ times that of $\log \det C + \operatorname{tr}(C^{-1} S)$ and that o
 $\log M_{22} + \operatorname{tr}(C^{-1} S)$: logarithms of rational numbers, which FLINT encloses in balls.
 """
 
-# %%
+# %% tags=["hide-cell"]
 w_2 = sympy.Matrix([1, rational(3, 10), 0]) / 10
 C_still = sympy.diag(6, rational(2, 5), rational(2, 5))
 C_moved = C_still + w_2 * w_2.T
@@ -1317,7 +1332,7 @@ $S$ maps the span of the nonzero columns into itself, and therefore also its ort
 eigenvalues of $S$ on this complement *free*. Ties make no trouble: used and free eigenvalues together are
 those of $S$, each as often as it occurs.
 
-> **Proposition 2.** *Let $\nabla F(W) = 0$ and let the columns of $W$ be orthogonal.*
+> **Proposition 5.3** (Orthogonal columns). *Let $\nabla F(W) = 0$ and let the columns of $W$ be orthogonal.*
 >
 > *(a) If some free eigenvalue $\lambda$ exceeds some $\kappa_i$, then $W$ is a strict saddle of $F$: with
 > $u$ a unit eigenvector for $\lambda$ in the complement, the curve $w_i + \varepsilon u$ has curvature
@@ -1325,7 +1340,7 @@ those of $S$, each as often as it occurs.
 >
 > *(b) If no free eigenvalue exceeds any $\kappa_i$, then $W$ is a global maximum of $\ell$ and of $F$.*
 
-*Proof of (a).* The new column $w_i + \varepsilon u$ is orthogonal to every other column, since $w_i$ and
+**Proof of (a).** The new column $w_i + \varepsilon u$ is orthogonal to every other column, since $w_i$ and
 $u$ both are. So the columns stay orthogonal, **the gap stays zero for every $\varepsilon$**, and $F = \ell$
 along the curve. It remains to compute $\ell$. Let $l = \|w_i\|$ and $\kappa = \kappa_i = s + l^2$. With
 orthogonal columns $C$ is known on each column's line; replacing $w_i$ by $w = w_i + \varepsilon u$, with
@@ -1353,9 +1368,9 @@ $$ \frac{\varepsilon^2}2 \Big[ \frac{\lambda - l^2}{s \kappa} - \frac1\kappa \Bi
 = \frac{\varepsilon^2}2 \cdot \frac{\lambda - \kappa}{s \kappa} . $$
 
 So the curvature is $(\lambda/\kappa - 1)/s$, for a zero column ($l = 0$, $\kappa = s$) and for a used one
-alike. In the second case the curve begins to *exchange* the used eigenvector for a better one.
+alike. In the second case the curve begins to *exchange* the used eigenvector for a better one. $\square$
 
-*Proof of (b).* Let $q$ be the number of nonzero columns. If some column is zero, the smallest $\kappa_i$ is
+**Proof of (b).** Let $q$ be the number of nonzero columns. If some column is zero, the smallest $\kappa_i$ is
 $s$, so all free eigenvalues are at most $s$: the used ones, all above $s$, are all the eigenvalues above
 $s$, and $q = \#\{\lambda > s\} \le k$. If no column is zero, $q = k$ eigenvalues above $s$ are used and no
 free one exceeds any of them. In both cases the used eigenvalues are, with ties counted, the
@@ -1379,7 +1394,7 @@ Every stationary point with orthogonal columns for $\lambda = (6, 2.5, 1)$, with
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def escape(B, i, j):
     """Curvature of F along w_i + e u_j by differences, and the largest gap on the way, for the small problem."""
     u = np.outer(spread.eigenvectors[:, j], np.eye(2)[i])
@@ -1387,7 +1402,7 @@ def escape(B, i, j):
     return second_difference(lambda e: profile_elbo(B + e * u, spread, 0.4), 0.02), gap
 
 
-# %%
+# %% tags=["hide-input"]
 lam, top = spread.eigenvalues, fit(spread, 2, 0.4).log_likelihood(spread)
 for used in chain.from_iterable(combinations(range(3), r) for r in range(3)):
     B = stationary(spread, [([j], 1) for j in used] + [([], 1)] * (2 - len(used)), 0.4)
@@ -1406,7 +1421,7 @@ point that uses 6 and 2.5 has no way up.
 
 ## Theorem 1, complete
 
-> **Theorem.** *Let $S$ be any covariance, $k \ge 1$, $\sigma^2 > 0$ fixed, and $\mu$ the mean of the
+> **Theorem 5.4** (Theorem 1, complete). *Let $S$ be any covariance, $k \ge 1$, $\sigma^2 > 0$ fixed, and $\mu$ the mean of the
 > data. For a point $(W, V, D)$ the following are the same:*
 >
 > *(i) it is a local maximum of the ELBO;*
@@ -1418,10 +1433,10 @@ point that uses 6 and 2.5 has no way up.
 >
 > *Every other stationary point of the ELBO is a strict saddle. The ELBO's maximum is that of $\log p$.*
 
-*Proof.* Let $(W, V, D)$ be a stationary point. By part 1 of the [transfer lemma](#equation-27)
+**Proof.** Let $(W, V, D)$ be a stationary point. By part 1 of Lemma 5.1
 $\nabla F(W) = 0$, and $V$ and $D$ are as in (iii). There are three cases. If the columns of $W$ are not
-orthogonal, it is a strict saddle by Proposition 1. If they are, and case (a) of Proposition 2 holds, $W$ is
-a strict saddle of $F$, and by part 3 of the transfer lemma the point is one of $\mathcal L$. If case (b) holds, $W$
+orthogonal, it is a strict saddle by Proposition 5.2. If they are, and case (a) of Proposition 5.3 holds, $W$ is
+a strict saddle of $F$, and by part 3 of Lemma 5.1 the point is one of $\mathcal L$. If case (b) holds, $W$
 is a global maximum of $\ell$ with orthogonal columns, so (iii) is true. Therefore: a stationary point where
 (iii) fails is a strict saddle. Now the equivalence. (i) ⇒ (iii): a local maximum is stationary and no
 strict saddle. (iii) ⇒ (ii): orthogonal columns make the gap zero and the encoder is the best one, so
@@ -1450,7 +1465,7 @@ $$ \mathcal L_\beta(W, V, D; s) = -\frac{E}{2s} - c(s) - \beta\, \mathrm{KL}
 = \beta \big[ \mathcal L(W, V, D; \theta) + c(\theta) \big] - c(s) . $$
 
 At fixed $s$ the $\beta$-ELBO is $\beta$ times the ELBO at the noise $\theta = \beta\sigma^2$, plus a
-constant. The theorem holds for it with $\theta$ in place of $\sigma^2$.
+constant. Theorem 5.4 holds for it with $\theta$ in place of $\sigma^2$.
 
 **Learned $\sigma^2$.** Now $s$ is a parameter too, for any $\beta > 0$ ($\beta = 1$ included). Let
 
@@ -1458,14 +1473,14 @@ $$ h(s) = \sum_{i \le k} \min\Big( \beta, \frac{\lambda_i}s \Big) + \sum_{i > k}
 
 with $\lambda_i = 0$ for $i > n$.
 
-> **Theorem, continued.** *A stationary point of $\mathcal L_\beta$ in $(W, V, D, s)$ is either a strict saddle or a
+> **Theorem 5.5** (With learned noise variance). *A stationary point of $\mathcal L_\beta$ in $(W, V, D, s)$ is either a strict saddle or a
 > global maximum. The latter are the points where $(W, V, D)$ is as in (iii) for the noise
 > $\theta = \beta s$, and $h(s) = n$. For $\beta = 1$ they are the global maxima of $\log p$ over $W$ and
 > $\sigma^2$ that have orthogonal columns, with the best encoder.*
 
-*Proof.* Let $(W, V, D, s)$ be stationary. Then $(W, V, D)$ is stationary at this fixed $s$. If it is a
+**Proof.** Let $(W, V, D, s)$ be stationary. Then $(W, V, D)$ is stationary at this fixed $s$. If it is a
 strict saddle there, the same direction, with $s$ at rest, makes the larger point one. Otherwise (iii) holds
-at $\theta$. Then case (a) of Proposition 2 is excluded, and by the proof of (b), with the columns
+at $\theta$. Then case (a) of Proposition 5.3 is excluded, and by the proof of (b), with the columns
 renumbered and, where eigenvalues are tied, the eigenvectors $u_i$ chosen to suit, column $i \le k$ is a
 multiple of $u_i$ (zero times, if it is a zero column) and
 $\kappa_i = \theta + \|w_i\|^2 = \max(\lambda_i, \theta)$. Let us compute $E$. Along the direction of
@@ -1482,7 +1497,7 @@ Stationarity in $s$ is $\partial \mathcal L_\beta/\partial s = E/(2s^2) - n/(2s)
 $h(s) = n$.
 
 Now let $\varphi(s) = \max_{W, V, D} \mathcal L_\beta$. By the identity above and the formula for the maximal $\ell$
-in the proof of Proposition 2, at the noise $\theta = \beta s$, with
+in the proof of Proposition 5.3, at the noise $\theta = \beta s$, with
 $c(\theta) = \tfrac n2 \log 2\pi + \tfrac n2 \log \theta$,
 
 $$ \varphi(s) = -\frac\beta2 \Big[ \sum_{i \le q} \Big( \log \frac{\lambda_i}\theta + 1 \Big) + \sum_{i > q} \frac{\lambda_i}\theta \Big]
@@ -1512,7 +1527,7 @@ $\lambda_r / \beta$ is as good as any other.
 Both formulas, on random parameters and on the six-dimensional data:
 """
 
-# %%
+# %% tags=["hide-input"]
 beta, s_free, lam = 0.3, 0.9, moments.eigenvalues
 at_theta = LinearVAE(W, V_off, encoders[0], mean, beta * s_free)
 at_s = LinearVAE(W, V_off, encoders[0], mean, s_free)
@@ -1520,7 +1535,7 @@ c_theta, c_s = (n / 2 * np.log(2 * np.pi * value) for value in (beta * s_free, s
 assert abs(at_s.elbo(moments, beta) - (beta * (at_theta.elbo(moments) + c_theta) - c_s)) < 1e-10
 
 
-# %%
+# %% tags=["hide-input"]
 def best_at(s):
     """The maximum over W, V and D of the beta-ELBO at the noise s, by the global fit at beta s."""
     return profile_elbo(fit(moments, k, beta * s).W, moments, s, beta)
@@ -1544,7 +1559,7 @@ symmetric; and for such polynomials Descartes' rule is exact: there are as many 
 among the coefficients, with no need to compute a root.
 """
 
-# %%
+# %% tags=["hide-cell"]
 n_e, k_e = 3, 2
 names = sympy.symbols("x:15")
 W_e, V_e, D_e, s_e = sympy.Matrix(n_e, k_e, names[:6]), sympy.Matrix(k_e, n_e, names[6:12]), names[12:14], names[14]
@@ -1556,7 +1571,7 @@ W_at = W_whole.col_join(sympy.zeros(1, 2))
 M_at = W_at.T * W_at + 3 * sympy.eye(2)
 at = dict(zip(names, [*W_at, *(M_at.inv() * W_at.T), 3 / M_at[0, 0], 3 / M_at[1, 1], sympy.Integer(3)], strict=True))
 
-# %%
+# %% tags=["hide-cell"]
 first = [elbo_e.diff(name) for name in names]
 ledger.certify(
     "a stationary point of the ELBO in W, V, D and σ²", [slope.xreplace(at) for slope in first], "==", [0] * 15
@@ -1572,14 +1587,14 @@ ledger.certify("and exactly one positive eigenvalue: a strict saddle", changes, 
 r"""
 ## What strict saddles buy
 
-Does training end at a global maximum? For gradient flow, the limit of small gradient steps, the theorem gives an
+Does training end at a global maximum? For gradient flow, the limit of small gradient steps, it gives an
 answer.
 
-> **Corollary.** *Let $\sigma^2$ be fixed and let $(W, V, \log D)$ follow the gradient flow of $\mathcal L_\beta$,
+> **Corollary 5.6** (Where gradient flow ends). *Let $\sigma^2$ be fixed and let $(W, V, \log D)$ follow the gradient flow of $\mathcal L_\beta$,
 > $\beta > 0$; or let $(W, V, \log D, \log s)$ do so, with residual variance, $\sum_{i > k} \lambda_i > 0$. For all
 > starts outside a set of measure zero the flow converges to one point, and this is a global maximum.*
 
-*Proof.* *(1) The flow stays in a bounded set.* Let $\eta_i = \log D_i$. With $\mathcal L_\beta$ bounded below by its
+**Proof.** *(1) The flow stays in a bounded set.* Let $\eta_i = \log D_i$. With $\mathcal L_\beta$ bounded below by its
 value at the start, look at the terms of
 
 $$ -\mathcal L_\beta = \frac1{2s} \Big( \mathbb E \|y - W V y\|^2 + \sum_i e^{\eta_i} \|w_i\|^2 \Big) +
@@ -1603,12 +1618,12 @@ the whole, that holds every point whose images under $\Phi, \Phi^2, \dots$ all s
 Countably many such $B$ cover the strict saddles. A flow that converges to one of them is in its $B$ from some whole
 time $j$ on, so its start lies in the preimage of a surface under $\Phi^j$. Preimages of null sets under smooth maps with
 smooth inverses are null sets, and countably many null sets make one. Outside it the limit is a stationary point and
-no strict saddle; by the theorem it is a global maximum. $\square$
+no strict saddle; by Theorem 5.4 or Theorem 5.5 it is a global maximum. $\square$
 
 (Changing from $D$ to $\log D$ and from $s$ to $\log s$ leaves stationary points where they are, and strict saddles
 strict: at a stationary point the Hessian becomes $J^\top H J$ with an invertible $J$.)
 
-**What it does not say.** Nothing on the time: a flow may pass close to saddles and linger ([exercise 4](#exercises)).
+**What it does not say.** Nothing on the time: a flow may pass close to saddles and linger ([Exercise 5.4](#exercises)).
 Nothing on a *particular* start: $W = 0$, $V = 0$ stays where it is, and a rule that always starts with $D = I$, or with
 $V = W^\top$, chooses from a set that has itself measure zero. Nothing on Adam, momentum, long steps or noisy
 gradients. Nothing on deep networks, whose decoders may have maxima of other kinds. And if no residual variance is
@@ -1628,7 +1643,7 @@ are PyTorch's.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def follow(f, v, down, steps=30, cap=0.5):
     """From a stack v (B, m), down along the `down` (B,) top eigenvectors of f's Hessian and up along the rest.
 
@@ -1652,7 +1667,7 @@ The list: every way to divide the columns into blocks and to give the blocks eig
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def divisions(free, columns, largest):
     """Every division of `columns` columns into blocks of at most `largest`, with eigenvectors out of `free`."""
     if columns == 0:
@@ -1664,7 +1679,7 @@ def divisions(free, columns, largest):
                 yield [(list(chosen), p), *others]
 
 
-# %%
+# %% tags=["hide-input"]
 def listed(moments, k, sigma2):
     """Values of F at all stationary points of the classification, ascending, each once."""
     values = []
@@ -1676,7 +1691,7 @@ def listed(moments, k, sigma2):
     return values[np.append(True, np.diff(values) > 1e-9)]
 
 
-# %%
+# %% tags=["hide-input"]
 def search(lam, k, starts=300, sigma2=0.4, seed=0):
     """Decoders (B, n, k) that are stationary for F, from random starts, and the largest eigenvalue at each."""
     n, S, rng = len(lam), torch.diag(torch.tensor(lam)), np.random.default_rng(seed)
@@ -1702,7 +1717,7 @@ the gap, and the largest eigenvalue of its Hessian, which must be positive unles
 maximum at most zero, which a tie can make it).
 """
 
-# %%
+# %% tags=["hide-input"]
 problems, found_points = [([6.0, 2.5, 1.0], 2), ([6.0, 2.5, 2.5, 0.0], 3)], []
 for lam, k_s in problems:
     W_found, largest = search(lam, k_s)
@@ -1727,7 +1742,7 @@ direction, and once with more latents than dimensions. The ELBO is written once 
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def torch_joint(v, lam, k, beta):
     """The beta-ELBO of [W, V, log D, log s] in one vector, for data with the covariance diag(lam)."""
     n, S = len(lam), torch.diag(lam)
@@ -1746,7 +1761,7 @@ def joint_maximum(lam, k, beta):
     return -len(lam) * np.log(2 * np.pi * s) / 2 - spectrum.distortion(lam, k, s, beta) / (2 * s) - beta * rate
 
 
-# %%
+# %% tags=["hide-input"]
 def joint_search(lam, k, beta, starts=120, seed=0):
     """Nats below the maximum, and the largest eigenvalue of the Hessian, at stationary points in all variables."""
     n, rng, values = len(lam), np.random.default_rng(seed), torch.tensor(lam)
@@ -1765,7 +1780,7 @@ def joint_search(lam, k, beta, starts=120, seed=0):
     ).numpy(), largest
 
 
-# %%
+# %% tags=["hide-input"]
 for lam, k_s, beta in (([6.0, 2.5, 2.5, 0.0], 2, 0.6), ([5.0, 2.0], 3, 1.2)):
     below, largest = joint_search(lam, k_s, beta)
     saddles = below > 1e-9
@@ -1776,7 +1791,7 @@ for lam, k_s, beta in (([6.0, 2.5, 2.5, 0.0], 2, 0.6), ([5.0, 2.0], 3, 1.2)):
         f"λ = {lam}, k = {k_s}, β = {beta}: {len(np.unique(below.round(7)))} values; least eigenvalue of saddles: {least}"
     )
 
-# %% mystnb={"image": {"alt": "Stationary points: largest Hessian eigenvalue above zero for all but the star, the global maximum"}}
+# %% mystnb={"image": {"alt": "Stationary points: largest Hessian eigenvalue above zero for all but the star, the global maximum"}} tags=["hide-input"]
 fig, axes = plots.figure(1, 2, width=9.0, height=3.6)
 for ax, (below, gaps, largest), (lam, k_s) in zip(axes, found_points, problems, strict=True):
     tilted, best = gaps > 1e-9, below < 1e-9
@@ -1792,10 +1807,13 @@ _ = axes[1].legend(fontsize=8.5, loc="lower right")
 
 # %% [markdown]
 r"""
+**Figure 5.2.** Stationary points that the search found, live: the largest eigenvalue of the Hessian at each,
+against the height. The star is the global maximum.
+
 Each mark is a stationary point that the search has found (many lie on top of one another). Everything but
 the star lies above the line: some direction climbs. The crosses are the additional stationary points of the
 ELBO. Those nearest to the line are crosses: where the way out is only through the gap the saddle is flat,
-and an optimiser may linger there ([exercise 4](#exercises)), but it is a saddle.
+and an optimiser may linger there ([Exercise 5.4](#exercises)), but it is a saddle.
 
 ## What we showed
 
@@ -1820,7 +1838,7 @@ and an optimiser may linger there ([exercise 4](#exercises)), but it is a saddle
 
 ## Exercises
 
-**1. Eight in place of thirty.** Repeat [the first gap](#the-first-gap) with
+**Exercise 5.1. Eight in place of thirty.** Repeat [the first gap](#the-first-gap) with
 $S = \operatorname{diag}(9, 4, 8)$. For which signs does the paper's path go down at first?
 """
 
@@ -1840,7 +1858,7 @@ for R in choices:
 
 # %% [markdown]
 r"""
-**2. Two latents for one direction.** Let $S = \operatorname{diag}(6, 1)$, $k = 2$, $s = 0.4$. Give both
+**Exercise 5.2. Two latents for one direction.** Let $S = \operatorname{diag}(6, 1)$, $k = 2$, $s = 0.4$. Give both
 columns to the eigenvalue 6: a block with one null direction. Find $a$, $\kappa$ and the angle between the
 columns. How much does the ELBO lose against the best point with *one* used column, and which way is out?
 """
@@ -1863,7 +1881,7 @@ print(f"the gap falls from {max(path):.4f} to 0: a latent collapses, and the ELB
 
 # %% [markdown]
 r"""
-**3. Where the gap comes from.** Show that $g = -\tfrac12 \sum_i \log(1 - R_i^2)$, where $R_i^2$ is the
+**Exercise 5.3. Where the gap comes from.** Show that $g = -\tfrac12 \sum_i \log(1 - R_i^2)$, where $R_i^2$ is the
 share of column $i$ of $A = (W; \sqrt s I)$ that a least squares regression on columns $1, \dots, i - 1$
 explains. Which order of the columns should one use?
 """
@@ -1883,7 +1901,7 @@ for order in [(0, 1, 2), (2, 0, 1)]:
 
 # %% [markdown]
 r"""
-**4. Lingering.** Start gradient ascent on $F$ a distance of $10^{-6}$ from the saddle $\lambda = (6, 2.5)$
+**Exercise 5.4. Lingering.** Start gradient ascent on $F$ a distance of $10^{-6}$ from the saddle $\lambda = (6, 2.5)$
 and count the steps until the ELBO is within $10^{-6}$ nats of its maximum. How does the time depend on the
 first distance?
 """
