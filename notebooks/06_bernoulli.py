@@ -20,6 +20,17 @@ and with their gradients. And of the question when this model collapses, one par
 complete collapse becomes locally stable at a threshold on $\beta$, which for black and white data is the
 largest eigenvalue of their correlation matrix.
 
+> **In short**
+>
+> - For black and white pixels the marginal likelihood has no closed form, but for a few latents quadrature
+>   computes it to $10^{-9}$, with its gradient.
+> - Complete collapse is a local maximum of the $\beta$-ELBO once $\beta$ exceeds
+>   $\beta^* = \lambda_{\max}(A^{-1/2} S A^{-1/2})$, with $A$ the variances of a coin at each pixel.
+> - For data in black and white $\beta^*$ is the largest eigenvalue of their correlation matrix, and above 1 as
+>   soon as two pixels are correlated. So at $\beta = 1$ collapse is not stable there.
+> - For your VAE: with a Bernoulli decoder $\beta$ plays the part of $\sigma^2$. For grey images the threshold can
+>   lie below 1, and then the standard ELBO may collapse.
+
 **You need**: the ELBO, [Eq. 3](00_preliminaries.ipynb#equation-3), and integration by quadrature (a weighted
 sum of values at chosen nodes). **Time to run**: about 15 seconds on a laptop; no GPU needed.
 
@@ -48,7 +59,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from fractions import Fraction
 from itertools import product
 
@@ -66,7 +77,7 @@ from scipy.stats import multivariate_normal, norm
 from helpers import bernoulli, data, plots
 from helpers.ledger import Ledger
 
-# %%
+# %% tags=["hide-input"]
 ledger = Ledger("06_bernoulli")
 
 # %% [markdown]
@@ -116,7 +127,7 @@ r"""
 images it can draw. SciPy's Bernoulli distribution is a first reference:
 """
 
-# %%
+# %% tags=["hide-cell"]
 rng = np.random.default_rng(0)
 n, k = 3, 2
 W, mu = np.array([[1.4, -0.5], [0.7, 1.1], [-0.9, 0.6]]), np.array([0.4, -0.8, 0.2])
@@ -134,7 +145,7 @@ eight images comes up. A third adds over all images: the probabilities must sum 
 $y$, written as a hyperbolic tangent, $\sigma(a) = \tfrac12 (1 + \tanh \tfrac a2)$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 drawn = rng.logistic(size=(400_000, n)) < W @ z0 + mu
 counts = np.bincount(drawn @ [4, 2, 1], minlength=8)
 ledger.check(28, "thresholded logistic noise", "Monte Carlo", np.exp(conditional), counts / counts.sum(), 0.02)
@@ -195,7 +206,7 @@ determinant a product.
 for the logits and the Jacobian by finite differences:
 """
 
-# %%
+# %% tags=["hide-cell"]
 W3 = np.c_[W, [0.5, -0.3, 1.2]]
 gaussian = multivariate_normal(mu, W3 @ W3.T)
 y = expit(gaussian.rvs(20, random_state=1))
@@ -219,7 +230,7 @@ we also get from SciPy's distribution function of the logits, and as the share o
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 W2, mu2 = W[:2], mu[:2]
 
 
@@ -235,12 +246,12 @@ def box_probability(density, top_1, top_2):
     return simpson(simpson(density(points, W2, mu2).reshape(len(b), len(a)), x=a), x=b)
 
 
-# %%
+# %% tags=["hide-cell"]
 whole, part = box_probability(corrected, 1 - 1e-9, 1 - 1e-9), box_probability(corrected, 0.55, 0.35)
 exact_part = multivariate_normal(mu2, W2 @ W2.T).cdf(logit([0.55, 0.35]))
 ledger.check(29, "total and a box, integrated", "quadrature", [whole, part], [1.0, exact_part], 1e-4)
 
-# %%
+# %% tags=["hide-cell"]
 y_drawn = expit(rng.standard_normal((400_000, 2)) @ W2.T + mu2)
 share = (y_drawn < [0.55, 0.35]).all(axis=1).mean()
 ledger.check(29, "share of drawn y in a box", "Monte Carlo", part, share, 0.02)
@@ -252,7 +263,7 @@ r"""
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def printed(y, W, mu):
     """Eq. 29 as our copy prints it."""
     S, a = W @ W.T, logit(y) - mu
@@ -271,7 +282,7 @@ W^\top|^{1/2}$ to $(2\pi |W W^\top|)^{1/2}$, and the right one integrates to 1. 
 that ratio, and comparing the two constants as expressions in $n$ and $|W W^\top|$ decides the matter exactly.
 """
 
-# %%
+# %% tags=["hide-cell"]
 size, determinant = sympy.Symbol("n", integer=True, positive=True), sympy.Symbol("d", positive=True)
 excess = sympy.sqrt((2 * sympy.pi) ** size * determinant) / sympy.sqrt(2 * sympy.pi * determinant)
 ledger.certify("the printed Eq. 29 integrates to this", excess, "==", (2 * sympy.pi) ** ((size - 1) / 2))
@@ -292,13 +303,13 @@ density on the cube would give it probability zero, while $y$ is on it with prob
 exists. In the formula, $|W W^\top| = 0$ and $(W W^\top)^{-1}$ is missing. The package refuses it:
 """
 
-# %%
+# %% tags=["hide-input"]
 try:
     bernoulli.logit_normal_log_density([[0.5, 0.5]], W2[:, :1], mu2)
 except ValueError as error:
     print(error)
 
-# %% mystnb={"image": {"alt": "Left: one latent, and draws of y lie on one curve. Right: two latents, a cloud with contours"}}
+# %% mystnb={"image": {"alt": "Left: one latent, and draws of y lie on one curve. Right: two latents, a cloud with contours"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.0, height=3.6)
 curve = expit(np.linspace(-4, 4, 300)[:, None] @ W2[:, :1].T + mu2)
 few = expit(rng.standard_normal((60, 1)) @ W2[:, :1].T + mu2)
@@ -315,6 +326,9 @@ _ = right.set(title="k = 2, n = 2: Eq. 29, corrected", xlabel="$y_1$", ylabel="$
 
 # %% [markdown]
 r"""
+**Figure 6.1.** The law of two pixels' probabilities $y$: with one latent on a curve, with two spread over the
+square.
+
 On the left, one latent for two pixels: every $y$ lies on one curve. On the right, two latents: the draws fill
 the square, and the contours of the corrected density (at 0.4, 0.8, 1.6) follow them.
 
@@ -379,7 +393,7 @@ r"""
 all eight images:
 """
 
-# %%
+# %% tags=["hide-cell"]
 marginal = np.exp(bernoulli.log_marginal(images, W, mu))
 
 
@@ -393,7 +407,7 @@ def probability(image):
     return dblquad(integrand, -6, 6, -6, 6, epsabs=1e-6, epsrel=1e-6)[0]
 
 
-# %%
+# %% tags=["hide-cell"]
 chosen = [1, 6]
 ledger.check(
     30,
@@ -404,7 +418,7 @@ ledger.check(
     1e-5,
 )
 
-# %%
+# %% tags=["hide-cell"]
 y_prior = expit(rng.standard_normal((400_000, k)) @ W.T + mu)
 average = np.array([np.where(image, y_prior, 1 - y_prior).prod(axis=1).mean() for image in images])
 ledger.check(30, "average over draws of z", "Monte Carlo", marginal, average, 0.01)
@@ -418,7 +432,7 @@ which no polynomial follows. Here is where the accuracy ends, for one pixel with
 is $\tfrac12$ by symmetry:
 """
 
-# %%
+# %% tags=["hide-input"]
 import warnings
 
 with warnings.catch_warnings(record=True) as caught:
@@ -438,7 +452,7 @@ provably within $10^{-10}$ of the truth.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def ball_log_marginal(image):
     """A ball that holds log p(x) for k = 1."""
 
@@ -479,7 +493,7 @@ $\mathbb E\, y_1 y_2$, for which we draw.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def over_y(image):
     """E_y of the product, with the density f of Eq. 29."""
     a = np.linspace(1e-9, 1 - 1e-9, 801)
@@ -498,7 +512,7 @@ ledger.check(
     1e-4,
 )
 
-# %%
+# %% tags=["hide-cell"]
 axis = np.linspace(-10, 10, 4001)[:, None]
 mean_y = (expit(mu + np.linalg.norm(W, axis=1) * axis) * norm.pdf(axis)).sum(axis=0) * 0.005
 ledger.check(
@@ -517,7 +531,7 @@ expectations of the $n$ entries are the marginals of single pixels, and their pr
 share a $z$:
 """
 
-# %%
+# %% tags=["hide-input"]
 elementwise = np.where(images, mean_y, 1 - mean_y)
 print("entries of the printed form for x = (1, 1, 0):", np.round(elementwise[6], 3))
 print(f"their product {elementwise[6].prod():.3f}; p(x) {marginal[6]:.3f}")
@@ -546,7 +560,7 @@ Fisher's identity; and by finite differences of the package's function, whose no
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def prior_rule(nodes, k):
     """Gauss-Hermite nodes (nodes^k, k) for the prior N(0, I), and the logarithms of their weights."""
     t, weights = roots_hermitenorm(nodes)
@@ -563,14 +577,14 @@ def torch_log_marginal(x, W, mu, rule):
     return torch.logsumexp(log_conditional + log_weights, dim=1)
 
 
-# %%
+# %% tags=["hide-cell"]
 x_small = torch.tensor(images[[1, 3, 3, 6, 7]])
 W_t, mu_t = torch.tensor(W, requires_grad=True), torch.tensor(mu, requires_grad=True)
 torch_log_marginal(x_small, W_t, mu_t, prior_rule(48, k)).mean().backward()
 by_autograd = np.c_[W_t.grad.numpy(), mu_t.grad.numpy()]
 
 
-# %%
+# %% tags=["hide-cell"]
 def central_differences(f, point, h=1e-4):
     """Gradient of f at an array, entry by entry."""
     units = np.eye(point.size).reshape(-1, *point.shape)
@@ -585,7 +599,7 @@ def joined(both):
 by_differences = central_differences(joined, np.c_[W, mu])
 ledger.check(31, "gradient: differences against autograd", "autograd", by_differences, by_autograd, 1e-6)
 
-# %%
+# %% tags=["hide-cell"]
 grid, log_weights = (part.numpy() for part in prior_rule(48, k))
 y_grid = expit(grid @ W.T + mu)
 by_fisher = np.zeros((n, k + 1))
@@ -604,7 +618,7 @@ it? We take the digits, call a pixel on when it exceeds half of full ink, drop t
 and fit one latent by L-BFGS on the exact log likelihood, starting next to complete collapse.
 """
 
-# %%
+# %% tags=["hide-input"]
 grey = data.digits()
 ink = (grey > 0.5).astype(float)
 varies = ink.min(axis=0) < ink.max(axis=0)
@@ -612,7 +626,7 @@ x = ink[:, varies]
 p = x.mean(axis=0)
 print(f"{len(x)} images, {x.shape[1]} of {grey.shape[1]} pixels vary")
 
-# %%
+# %% tags=["hide-input"]
 rule, x_torch, start = prior_rule(160, 1), torch.tensor(x), 0.01 * rng.standard_normal(x.shape[1])
 
 
@@ -626,7 +640,7 @@ def minus_log_p(parameters):
 
 fitted = minimize(minus_log_p, np.r_[start, logit(p)], jac=True, method="L-BFGS-B", options={"maxiter": 80})
 
-# %%
+# %% tags=["hide-input"]
 W1, mu1 = fitted.x[: len(p), None], fitted.x[len(p) :]
 exact = bernoulli.log_marginal(x, W1, mu1).mean()
 some = x[::12]
@@ -637,7 +651,7 @@ print(f"in under 120 evaluations: {fitted.nfev < 120}")
 print(f"the rule it was trained with is off by less than 1e-3 nats: {abs(exact + fitted.fun) < 1e-3}")
 print(f"the best Gaussian q loses between 0 and 0.05 nats: {0 < gap < 0.05}")
 
-# %% mystnb={"image": {"alt": "Seven images of pixel probabilities as the latent goes from -2.4 to 2.4"}}
+# %% mystnb={"image": {"alt": "Seven images of pixel probabilities as the latent goes from -2.4 to 2.4"}} tags=["hide-input"]
 fig, panels = plots.figure(1, 7, width=8.0, height=1.7)
 for panel, z in zip(panels, np.linspace(-2.4, 2.4, 7), strict=True):
     image = ink.mean(axis=0)
@@ -648,6 +662,9 @@ for panel, z in zip(panels, np.linspace(-2.4, 2.4, 7), strict=True):
 
 # %% [markdown]
 r"""
+**Figure 6.2.** What one latent has learned, live, from digits in black and white: the probabilities $y(z)$ as $z$
+moves.
+
 What the one latent has learned: the probabilities $y(z)$ as $z$ moves from $-2.4$ to $2.4$, from something
 like a 3 to something like a 6. For one latent, then, the gradient of a quadrature rule does train the model. The
 paper's caution holds for many latents, where $m^k$ nodes are out of reach. But there one would use the ELBO,
@@ -710,7 +727,7 @@ provably within $10^{-12} \max(1, \tau)$ of the truth.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def ball_softplus(alpha, tau):
     """A ball that holds the mean of softplus(alpha + tau t)."""
 
@@ -745,7 +762,7 @@ r"""
 the second rule. Draws from $q$, and SciPy's quadrature over the plane of $z$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 x5 = images[[1, 3, 4, 6, 7]]
 m5, v5 = rng.standard_normal((5, k)), rng.uniform(0.1, 2.0, (5, k))
 expected = bernoulli.expected_log_likelihood(x5, W, mu, m5, v5)
@@ -755,7 +772,7 @@ log_likelihoods = np.log(np.where(x5[:, None], y_q, 1 - y_q)).sum(axis=2)
 ledger.check(32, "average over draws from q", "Monte Carlo", expected, log_likelihoods.mean(axis=1), 0.01)
 
 
-# %%
+# %% tags=["hide-cell"]
 def over_plane(i):
     """E_q log p(x | z) of row i as one two-dimensional integral, corrected Eq. 32 with nothing simplified."""
     sign, spread = 2 * x5[i] - 1, np.sqrt(v5[i])
@@ -777,7 +794,7 @@ The ELBO must fall short of $\log p(x)$ by exactly the KL divergence from $q$ to
 on a grid. This ties the two quadratures of the chapter to each other.
 """
 
-# %%
+# %% tags=["hide-cell"]
 axis = np.linspace(-9, 9, 241)
 plane = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, k)
 y_plane = expit(plane @ W.T + mu)
@@ -798,7 +815,7 @@ And the gradient in $W$, from automatic differentiation of the one-dimensional r
 differences of the package's ELBO:
 """
 
-# %%
+# %% tags=["hide-cell"]
 t, weights = (torch.tensor(part) for part in roots_hermitenorm(120))
 W_t = torch.tensor(W, requires_grad=True)
 alpha = torch.tensor(m5) @ W_t.T + torch.tensor(mu)
@@ -815,7 +832,7 @@ says that its logarithm is at least the left side. The numbers, for the first th
 are not the same thing:
 """
 
-# %%
+# %% tags=["hide-input"]
 printed = np.exp(log_likelihoods).mean(axis=1)
 for left_side, right_side in zip(expected[:3], printed[:3], strict=True):
     print(f"E log p = {left_side:.2f}; printed right side {right_side:.2f}, its logarithm {np.log(right_side):.2f}")
@@ -847,7 +864,7 @@ optimiser that knows nothing of these equations.
 # %%
 plots.show_source(bernoulli.optimal_encoder)
 
-# %%
+# %% tags=["hide-input"]
 m_best, v_best = bernoulli.optimal_encoder(x5[:1], W, mu, beta=1.7)
 found = bernoulli.elbo(x5[:1], W, mu, m_best, v_best, beta=1.7)
 
@@ -939,10 +956,14 @@ even in $W$, and at $W = 0$ its Hessian in $\mu$ is $-A$.
 **The threshold.** $W = 0$ is a strict local maximum of the $\beta$-ELBO when $\frac1\beta S - A$ is negative
 definite, that is when $u^\top S u < \beta\, u^\top A u$ for every $u \ne 0$. Some direction rises when
 $u^\top S u > \beta\, u^\top A u$ for some $u$. Where neither holds, the second order does not decide
-(exercise 2). Substitute $u = A^{-1/2} e$:
+(Exercise 6.2). Substitute $u = A^{-1/2} e$:
 
 $$ \beta^* = \max_{e \ne 0} \frac{e^\top A^{-1/2} S A^{-1/2} e}{e^\top e}
 = \lambda_{\max}\big( A^{-1/2} S A^{-1/2} \big) . $$
+
+> **Theorem 6.1** (When complete collapse is stable). *With the best $q$ and $\mu = \operatorname{logit} p$, the point
+> $W = 0$ is a strict local maximum of the $\beta$-ELBO in $W$ and $\mu$ for $\beta > \beta^*$, and none for
+> $\beta < \beta^*$.*
 
 For binary data $A$ holds the variances, so $A^{-1/2} S A^{-1/2}$ is the *correlation matrix*. Its trace is
 $n$, so its largest eigenvalue is at least 1. It plays the part that $\lambda_1 / \sigma^2$ plays in the
@@ -958,7 +979,7 @@ r"""
 of the package's exact marginal in $W$ ($3 \times 1$) at $W = 0$, by second differences, against $S - A$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 x_few = images[[0, 0, 1, 2, 3, 3, 3, 4, 5, 7, 7]]
 p_few = x_few.mean(axis=0)
 S_few, A_few = np.cov(x_few.T, bias=True), np.diag(p_few * (1 - p_few))
@@ -982,7 +1003,7 @@ the best ELBO at a small step is as high as at $W = 0$.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def sign_change(data, low, high):
     """The beta at which a small step along the best direction neither gains nor loses."""
     mean = data.mean(axis=0)
@@ -1007,7 +1028,7 @@ Now **the digits**. Their threshold, and the direction that
 is the last to rise as $\beta$ grows, which is $A^{-1/2}$ times the leading eigenvector of the correlation matrix:
 """
 
-# %%
+# %% tags=["hide-input"]
 A, S = p * (1 - p), np.cov(x.T, bias=True)
 spectrum, axes = np.linalg.eigh(S / np.sqrt(np.outer(A, A)))
 u = axes[:, -1] / np.sqrt(A)
@@ -1019,7 +1040,7 @@ print(
 )
 
 
-# %%
+# %% tags=["hide-cell"]
 def curvature(beta, h=0.02):
     """Second derivative along u, at W = 0, of the average beta-ELBO with the best q, on all the digits."""
     w = h * u[:, None]
@@ -1028,7 +1049,7 @@ def curvature(beta, h=0.02):
     return 2 * (bernoulli.elbo(x, w, logit(p), m, v, beta).mean() - collapsed) / h**2
 
 
-# %%
+# %% tags=["hide-cell"]
 betas = [0.5, 1.0, 2.0, 8.0]
 measured = [curvature(beta) for beta in betas]
 ledger.check(
@@ -1040,7 +1061,7 @@ ledger.check(
     5e-4,
 )
 
-# %%
+# %% tags=["hide-cell"]
 root = brentq(curvature, 4.0, 6.0, xtol=1e-4)
 ledger.check(32, "beta at which the curvature changes sign", "optimisation", root, threshold, 1e-4)
 
@@ -1057,7 +1078,7 @@ principal minors are positive (Sylvester), and then the threshold is below $4.76
 collapse is a saddle at $\beta = 1$, and 4.76 is right in both decimals.
 """
 
-# %%
+# %% tags=["hide-cell"]
 X, count = x.astype(int), len(x)
 c = X.sum(axis=0)
 S_whole, A_whole = count * X.T @ X - np.outer(c, c), c * (count - c)
@@ -1066,7 +1087,7 @@ direction = np.round(1000 * u).astype(int)
 quotient = Fraction(int(direction @ S_whole @ direction), int(direction**2 @ A_whole))
 ledger.certify("a lower bound on the threshold of the digits", quotient, ">", Fraction(951, 200))
 
-# %%
+# %% tags=["hide-cell"]
 matrix = 953 * np.diag(A_whole) - 200 * S_whole
 minors = [fmpz_mat(matrix[:i, :i].tolist()).det() for i in range(1, len(matrix) + 1)]
 positive = sum(minor > 0 for minor in minors)
@@ -1077,7 +1098,7 @@ r"""
 Further out along $u$ the landscape looks like this.
 """
 
-# %%
+# %% tags=["hide-input"]
 lengths = np.linspace(0, 7, 11)
 profiles = {}
 for beta in (1.0, 2.0, 4.0, 6.0):
@@ -1088,7 +1109,7 @@ for beta in (1.0, 2.0, 4.0, 6.0):
     profiles[beta] = np.array(values) - values[0]
 exact = np.array([bernoulli.log_marginal(some, t * u[:, None], logit(p)).mean() for t in lengths])
 
-# %% mystnb={"image": {"alt": "Objective against length of W: it rises from zero for beta 1, 2 and 4, falls for beta 6"}}
+# %% mystnb={"image": {"alt": "Objective against length of W: it rises from zero for beta 1, 2 and 4, falls for beta 6"}} tags=["hide-input"]
 fig, ax = plots.figure(height=3.8)
 for (beta, values), line in zip(profiles.items(), plots.LINES, strict=True):
     ax.plot(lengths, values, line, label=f"β-ELBO, best q, β = {beta:g}")
@@ -1099,17 +1120,20 @@ _ = ax.legend(loc="lower left", fontsize=9)
 
 # %% [markdown]
 r"""
+**Figure 6.3.** The $\beta$-ELBO as $W$ grows from zero along the leading direction, for digits in black and
+white, at four $\beta$.
+
 Every twelfth digit, with $\mu = \operatorname{logit} p$ held fixed. At $\beta = 1$ the ELBO with the best
 Gaussian $q$ lies on the exact $\log p$ (crosses) to the eye, and both rise from collapse at once. At $\beta =
 4$, below the threshold of 4.76 (of all digits), the rise is slight. At $\beta = 6$ every step drawn along $u$
 loses; and on all digits, where 6 is above the threshold, so does every small step in any direction.
 """
 
-# %%
+# %% tags=["hide-input"]
 print("rises from W = 0:", {beta: bool(values[1] > 0) for beta, values in profiles.items()})
 print(f"exact log p minus ELBO at β = 1 never exceeds 0.01 nats: {(exact - exact[0] - profiles[1.0]).max() < 0.01}")
 
-# %% mystnb={"image": {"alt": "Falling eigenvalues of the correlation matrix: 15 lie above 1, three above 3, none above 6"}}
+# %% mystnb={"image": {"alt": "Falling eigenvalues of the correlation matrix: 15 lie above 1, three above 3, none above 6"}} tags=["hide-input"]
 fig, ax = plots.figure(height=3.4)
 ax.plot(np.arange(1, len(spectrum) + 1), spectrum[::-1], "o-", markersize=4)
 for beta, line in ((1, "--"), (3, ":"), (6, "-.")):
@@ -1121,6 +1145,9 @@ _ = ax.set(xlabel="rank", ylabel="eigenvalue of the correlation matrix", ylim=(0
 
 # %% [markdown]
 r"""
+**Figure 6.4.** Eigenvalues of the correlation matrix of the digits in black and white, with three values of
+$\beta$ as horizontal lines.
+
 The spectrum of the correlation matrix of the digits. For each $\beta$, the eigenvalues above the line are
 directions along which the $\beta$-ELBO rises from $W = 0$; above the largest, at 4.76, there are none.
 
@@ -1170,7 +1197,7 @@ step: what it loses is of order $\varepsilon^6$.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def gain(data, u, beta, step):
     """Gain of the beta-ELBO over collapse at W = step u, best offset, best q."""
     w, start = step * u[:, None], logit(data.mean(axis=0))
@@ -1184,7 +1211,7 @@ def gain(data, u, beta, step):
     return -best.fun - bernoulli.log_marginal(data, 0 * w, start).mean()
 
 
-# %%
+# %% tags=["hide-cell"]
 predicted, measured = [], []
 for values in (x_few, grey_few):
     mean = values.mean(axis=0)
@@ -1197,7 +1224,7 @@ for values in (x_few, grey_few):
 ledger.check(32, "fourth order of the gain at the threshold", "finite differences", measured, predicted, 5e-3)
 print("both are below zero:", max(predicted) < 0)
 
-# %%
+# %% tags=["hide-input"]
 w, offset, losses = lead[:, None], logit(mean), []
 for step in (0.1, 0.2):
     m_affine, v_affine = (values - mean) @ w * step / top, np.full((len(values), 1), 1 - step**2 / top)
@@ -1224,7 +1251,7 @@ S$. The threshold is $c^2 \beta^*$. The pictures carry the same information, and
 threshold passes below 1.
 """
 
-# %%
+# %% tags=["hide-input"]
 grey_threshold = bernoulli.collapse_threshold(grey)
 print(f"grey digits: threshold {grey_threshold:.2f}; black and white: {threshold:.2f}")
 for contrast in (1.0, 0.8, 0.6, 0.4):
@@ -1238,7 +1265,7 @@ objective, complete collapse is a local maximum. We look at the exact log likeli
 direction, on either side:
 """
 
-# %%
+# %% tags=["hide-input"]
 moving = grey[:, grey.min(axis=0) < grey.max(axis=0)]
 p_grey = moving.mean(axis=0)
 root_A = np.sqrt(p_grey * (1 - p_grey))
@@ -1276,7 +1303,7 @@ collapse is locally stable, not that nothing better lies further off.
 
 ## Exercises
 
-**1.** What is the threshold when all $n$ pixels are copies of one coin? And when they are independent?
+**Exercise 6.1. The two extremes.** What is the threshold when all $n$ pixels are copies of one coin? And when they are independent?
 """
 
 # %% tags=["hide-cell"]
@@ -1288,7 +1315,7 @@ print(f"independent: {bernoulli.collapse_threshold(images):.6f}")
 
 # %% [markdown]
 r"""
-**2.** Let $x_3 = x_1 \text{ xor } x_2$ with two fair coins $x_1, x_2$. Show that every pair of pixels is
+**Exercise 6.2. Exclusive or.** Let $x_3 = x_1 \text{ xor } x_2$ with two fair coins $x_1, x_2$. Show that every pair of pixels is
 uncorrelated although the three are not independent. What does the Hessian say, and which way does $\log p$ go
 along $u = (1, 1, 1)$?
 """
@@ -1305,12 +1332,12 @@ def level(t):
 
 falls = np.array([level(0.0) - level(t) for t in (0.2, 0.4)])
 # The second order says nothing; along this u log p falls, about with the fourth power of the step, and W = 0 is not
-# left this way even at beta = 1. Along (1, 0, 0) log p stays level, as in exercise 3.
+# left this way even at beta = 1. Along (1, 0, 0) log p stays level, as in Exercise 6.3.
 print("falls:", bool((falls > 0).all()), "- doubling the step multiplies the fall by about", round(falls[1] / falls[0]))
 
 # %% [markdown]
 r"""
-**3.** With a single pixel, $n = 1$, $S - A = 0$ as well. Show that here the likelihood is *flat*: whatever
+**Exercise 6.3. A single pixel.** With a single pixel, $n = 1$, $S - A = 0$ as well. Show that here the likelihood is *flat*: whatever
 $W$ is, some $\mu$ gives the same maximum.
 """
 
