@@ -21,6 +21,17 @@ data, checks each against a computation that does not use it, and ends with a ta
 popular losses imply. The paper has no equations for them; where it makes a statement in words, we say so and
 compare.
 
+> **In short**
+>
+> - One number decides how many latents a linear VAE keeps: $\theta = \beta \sigma^2$. Unit $i$ is in use exactly
+>   when its eigenvalue $\lambda_i > \theta$.
+> - A unit in use has the KL $\tfrac12 \log (\lambda_i / \theta)$ and leaves the error $\theta$ behind; a
+>   collapsed one has no KL and leaves $\lambda_i$. KL and error lie on Shannon's rate–distortion curve.
+> - Annealing changes the way and not the end. A learned $\sigma^2$ settles at a value that never collapses a unit
+>   at $\beta \le 1$, if $k$ of the eigenvalues stand out.
+> - For your VAE: a loss $a\,\text{SSE} + b\,\text{KL}$ has $\theta = b / 2a$. Compare that with the eigenvalues
+>   of your data before you train.
+
 **You need**: the best weights at a given $\sigma^2$ ([Eq. 7](01_ppca.ipynb#equation-7), Step 3), the linear
 VAE ([chapter 3](03_linear_vae.ipynb)) and its gradients ([chapter 4](04_elbo.ipynb)). **Time to run**: about
 10 seconds on a laptop; no GPU needed.
@@ -50,7 +61,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import flint
@@ -73,7 +84,7 @@ The chapter is the same in every profile. Two data sets serve it: scikit-learn's
 fit a VAE from a random start many times over, and MNIST's recorded covariance.
 """
 
-# %%
+# %% tags=["hide-input"]
 images = data.digits()
 digits, mnist = Moments.from_samples(images), data.mnist_moments()
 lam, lam_mnist = digits.eigenvalues, mnist.eigenvalues
@@ -110,7 +121,7 @@ learning rate scaling the KL "can be made equivalent to tuning" $\sigma^2$; (a) 
 **Check** on a VAE with random parameters:
 """
 
-# %%
+# %% tags=["hide-cell"]
 rng = np.random.default_rng(0)
 anyone = LinearVAE(
     rng.standard_normal((n, 3)), rng.standard_normal((3, n)) / 8, [0.4, 1.3, 0.2], digits.mean, sigma2=0.3
@@ -121,7 +132,7 @@ def c(s):
     return n / 2 * np.log(2 * np.pi * s)
 
 
-# %%
+# %% tags=["hide-cell"]
 for beta in (0.2, 0.7, 3.0):
     other = replace(anyone, sigma2=beta * anyone.sigma2)
     left = anyone.elbo(digits, beta) + c(anyone.sigma2)
@@ -142,10 +153,13 @@ $(\lambda_i - \theta)_+$, where $(a)_+ = \max(a, 0)$. These columns are orthogon
 $M = W^\top W + \theta I$ is diagonal with entries $M_{ii} = \max(\lambda_i, \theta)$, the true posterior of
 that model is a diagonal Gaussian, and the encoder can be equal to it: $V = M^{-1} W^\top$ and
 $D = \theta M^{-1}$ ([Eq. 6](01_ppca.ipynb#equation-6)). Then the bound is met, and nothing can be better. Row
-by row, for $i \le k$:
+by row:
 
-$$ w_i = \sqrt{(\lambda_i - \theta)_+}\; u_i, \qquad v_i = \frac{w_i}{\lambda_i}, \qquad
-D_i = \min\Big( 1, \frac{\theta}{\lambda_i} \Big) . $$
+> **Theorem 7.1** (The optimum). *At a given $\sigma^2$ and $\beta > 0$ the $\beta$-ELBO of the linear VAE is largest, with
+> $\theta = \beta \sigma^2$ and for $i \le k$, at*
+>
+> $$ w_i = \sqrt{(\lambda_i - \theta)_+}\; u_i, \qquad v_i = \frac{w_i}{\lambda_i}, \qquad
+> D_i = \min\Big( 1, \frac{\theta}{\lambda_i} \Big) . $$
 
 (For a unit with $\lambda_i \le \theta$, $w_i = 0$, so $v_i = 0$ with either denominator.) Unit $i$ is
 **active** if $\lambda_i > \theta$. If not, its column is zero, its encoder ignores $x$, and its variance is
@@ -155,7 +169,7 @@ does in directions in which [the data do not vary](04_elbo.ipynb#equation-21)).
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def best_vae(moments, k, sigma2, beta=1.0):
     """The optimum at a given sigma2 and beta, in closed form."""
     theta, eigenvalues = beta * sigma2, moments.eigenvalues[:k]
@@ -175,7 +189,7 @@ $a \cdot \text{squared error} + b \cdot \text{KL}$ with $a = 1/2\sigma^2$ and $b
 units. That the columns of $W$ come out orthogonal, and the encoder as stated, is then found and not put in.
 """
 
-# %%
+# %% tags=["hide-cell"]
 S, eye = torch.tensor(digits.covariance), torch.eye(n, dtype=torch.float64)
 
 
@@ -184,7 +198,7 @@ def split(p, units):
     return p[: n * units].reshape(n, units), p[n * units : -units - 1].reshape(units, n), p[-units - 1 : -1], p[-1]
 
 
-# %%
+# %% tags=["hide-cell"]
 def weighted_loss(p, units, a, b):
     """a SSE + b KL averaged over the digits, and its gradient; with a = None, SSE/2s + (n/2) log s, s learned."""
     p = torch.tensor(p, requires_grad=True)
@@ -197,7 +211,7 @@ def weighted_loss(p, units, a, b):
     return value.item(), p.grad.numpy()
 
 
-# %%
+# %% tags=["hide-cell"]
 def descend(units, a, b, seed=0):
     """Minimise `weighted_loss` by L-BFGS from small random numbers; W (n, units), D (units,) and s."""
     start = np.append(0.3 * np.random.default_rng(seed).standard_normal(2 * n * units), np.zeros(units + 1))
@@ -207,7 +221,7 @@ def descend(units, a, b, seed=0):
     return W, np.exp(log_D), np.exp(log_s)
 
 
-# %%
+# %% tags=["hide-cell"]
 settings = [(0.05, 1.0), (0.05, 0.4), (0.02, 3.0), (0.3, 1.0)]
 for s, beta in settings:
     W, D, _ = descend(8, 1 / (2 * s), beta)
@@ -224,7 +238,7 @@ we know: it ascends with an unrestricted encoder, then takes the columns apart b
 and adds the best encoder. So it confirms the subspace and the lengths, and not the rest. A column's sign is free.
 """
 
-# %%
+# %% tags=["hide-input"]
 fits = {setting: fit(digits, k, *setting, seed=1) for setting in settings}
 for (s, beta), found in fits.items():
     best = best_vae(digits, k, s, beta)
@@ -240,7 +254,7 @@ r"""
 At a tie, $\lambda_i = \theta$, the best column has length zero, so the unit does *not* count as active:
 """
 
-# %%
+# %% tags=["hide-input"]
 assert spectrum.active([2.0, 0.5, 0.1], 0.25, beta=2.0).tolist() == [True, False, False]
 print("λ = (2, 0.5, 0.1) at θ = 0.5: one active unit")
 
@@ -258,7 +272,7 @@ $$ \operatorname{Var} m_i = v_i^\top S v_i = \frac{\|w_i\|^2}{\lambda_i^2}\, \la
 = \frac{\lambda_i - \theta}{\lambda_i} = 1 - D_i $$
 
 for an active unit, and by $0 = 1 - D_i$ for a collapsed one. So **$\mathbb E\, m_i^2 + D_i = 1$ for every
-unit** (which [Exercise 2 of chapter 3](03_linear_vae.ipynb#exercises) finds from Eq. 13, for any linear VAE
+unit** (which [Exercise 3.2](03_linear_vae.ipynb#exercises) finds from Eq. 13, for any linear VAE
 at a maximum). The average KL of a Gaussian unit to the prior is
 $\tfrac12 (\mathbb E\, m_i^2 + D_i - 1 - \log D_i)$; the first three terms cancel, and
 
@@ -288,7 +302,7 @@ them on a deep VAE ($\theta = 0.05$).
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def encoded(vae, x):
     """Mean and log variance of q(z | x) for each row of x (N, n), as a deep encoder would put them out."""
     mean = (x - vae.mu) @ vae.V.T
@@ -309,7 +323,7 @@ on the digits, a thousand of each.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def information(mean, variance, rng):
     """Monte Carlo estimate of I(x; z) of one unit, from its means (N,) and its variance."""
     z = mean + np.sqrt(variance) * rng.standard_normal(mean.size)
@@ -317,14 +331,14 @@ def information(mean, variance, rng):
     return (np.diag(log_q) - logsumexp(log_q, axis=1) + np.log(mean.size)).mean()
 
 
-# %%
+# %% tags=["hide-input"]
 def gaussian_digits(count, seed):
     """Gaussian samples (count, n) with the mean and the covariance of the digits."""
     white = np.random.default_rng(seed).standard_normal((count, n))
     return digits.mean + white * np.sqrt(lam) @ digits.eigenvectors.T
 
 
-# %%
+# %% tags=["hide-input"]
 vae, predicted = best_vae(digits, 4, 0.05), spectrum.kl(lam[:4], 0.05)
 for x, name, tolerance in ((gaussian_digits(1000, seed=1), "Gaussian data", 0.1), (images[:1000], "digits", 0.2)):
     estimate = [information(m, d, rng) for m, d in zip(encoded(vae, x)[0].T, vae.D, strict=True)]
@@ -350,8 +364,14 @@ K = \sum_{i \le k} \tfrac12 \Big( \log \frac{\lambda_i}{\theta} \Big)_+ . $$
 **Reverse water-filling.** Pour water to the level $\theta$ over the spectrum: what is under water is lost,
 what stands out is told. With $k$ at least the number of $\lambda_i > \theta$, this is the rate–distortion function of a Gaussian source,
 derived in [Cover & Thomas, 2006](../book/references.md), section 10.3. It says that *no encoder whatsoever*
-can do better on Gaussian data. Let the coordinates $y_i$ be independent $\mathcal N(0, \lambda_i)$, let
-$\hat y$ be any reconstruction, and $d_i = \mathbb E (y_i - \hat y_i)^2$. Then
+can do better on Gaussian data.
+
+> **Theorem 7.2** (The rate–distortion function of a Gaussian source). *Let the coordinates $y_i$ be independent
+> $\mathcal N(0, \lambda_i)$, and let $\hat y$ be any reconstruction with $\mathbb E \|y - \hat y\|^2 = E$. Then
+> $I(y; \hat y) \ge \sum_i \tfrac12 ( \log (\lambda_i / \theta) )_+$, where $\theta$ is the level with
+> $\sum_i \min(\lambda_i, \theta) = E$.*
+
+**Proof.** Let $d_i = \mathbb E (y_i - \hat y_i)^2$. Then
 
 $$ I(y; \hat y) = \sum_i H(y_i) - H(y \mid \hat y) \ge \sum_i \big[ H(y_i) - H(y_i \mid \hat y) \big]
 \ge \sum_i \big[ H(y_i) - H(y_i - \hat y_i) \big] \ge \sum_i \tfrac12 \log \frac{\lambda_i}{d_i} . $$
@@ -383,20 +403,20 @@ numerical optimiser finds it, over all ways to share the distortion among twelve
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def error_of(vae, moments):
     """E|x - mu - W z|^2, taken out of the reconstruction term."""
     size = moments.mean.size
     return -2 * vae.sigma2 * vae.terms(moments).reconstruction - size * vae.sigma2 * np.log(2 * np.pi * vae.sigma2)
 
 
-# %%
+# %% tags=["hide-cell"]
 for (s, beta), found in fits.items():
     assert np.isclose(error_of(found, digits), spectrum.distortion(lam, k, s, beta), rtol=1e-7)
     assert np.isclose(found.terms(digits).kl, spectrum.kl(lam[:k], s, beta).sum(), rtol=1e-6)
 print("distortion and KL of fitted VAEs: as predicted")
 
-# %%
+# %% tags=["hide-cell"]
 for theta in (0.02, 0.15, 0.3):
     ends = [fit(digits, k, theta * factor, seed=2) for factor in (0.99, 1.01)]
     rise = ends[1].terms(digits).kl - ends[0].terms(digits).kl
@@ -404,7 +424,7 @@ for theta in (0.02, 0.15, 0.3):
     assert np.isclose(slope, -1 / (2 * theta), rtol=1e-3)
     print(f"θ = {theta}: slope of KL against distortion {slope:.2f}, -1/(2θ) = {-1 / (2 * theta):.2f}")
 
-# %%
+# %% tags=["hide-cell"]
 source = lam[:12]
 for theta in (0.02, 0.15, 0.3):
     lost = np.minimum(source, theta).sum()
@@ -428,7 +448,7 @@ Two hundred latents, as in the paper's Section 5.2. The picture shows three nois
 move $\sigma^2$ and $\beta$ yourself.
 """
 
-# %%
+# %% tags=["hide-input"]
 K200 = 200
 levels = [(1.0, "s"), (0.1, "o"), (0.01, "D")]
 for s, _ in levels:
@@ -436,11 +456,11 @@ for s, _ in levels:
     rate, lost = spectrum.kl(lam_mnist[:K200], s).sum(), spectrum.distortion(lam_mnist, K200, s)
     print(f"σ² = {s}: {alive} of {K200} survive, KL {rate:.1f} nats, distortion {lost:.2f}")
 
-# %%
+# %% tags=["hide-input"]
 index, theta = np.arange(1, 301), np.geomspace(1e-3, 6, 400)
 curve = [(spectrum.distortion(lam_mnist, K200, t), spectrum.kl(lam_mnist[:K200], t).sum()) for t in theta]
 
-# %% mystnb={"image": {"alt": "MNIST eigenvalues crossed by three noise levels; the KL against distortion curve with three marks"}}
+# %% mystnb={"image": {"alt": "MNIST eigenvalues crossed by three noise levels; the KL against distortion curve with three marks"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.8, height=3.7)
 left.semilogy(index, lam_mnist[:300], "k-", label="eigenvalue $\\lambda_i$")
 left.vlines(K200, 2e-3, 15, color="0.4", linestyle=":", label="k = 200 latents")
@@ -458,6 +478,9 @@ _ = right.legend()
 
 # %% [markdown]
 r"""
+**Figure 7.1.** The linear optimum on MNIST, from its recorded moments: eigenvalues with three noise variances
+across them, and all optima on the curve of KL against distortion.
+
 On the left, a unit survives if its eigenvalue stands above the line, and twice its KL is the height by which
 it does (on this logarithmic axis, in nats). On the right, all the optima lie on one curve; $\sigma^2$ only
 says where. At $\sigma^2 = 1$, which is what half the squared error plus the KL amounts to, 12 of 200 latents
@@ -499,7 +522,7 @@ nothing of the shift stays once $\beta = 1$.
 **Check** on encoder outputs for the 1,797 digits:
 """
 
-# %%
+# %% tags=["hide-cell"]
 thresholds = np.linspace(0.02, 2, 100)
 for (s, beta), found in fits.items():
     mean, logvar = encoded(found, images)
@@ -514,7 +537,7 @@ r"""
 And for MNIST with the paper's four $\sigma^2$ and 200 latents:
 """
 
-# %% mystnb={"image": {"alt": "Share of inactive units against the KL threshold for four σ², solid at β = 1 and thin at β = 0.8"}}
+# %% mystnb={"image": {"alt": "Share of inactive units against the KL threshold for four σ², solid at β = 1 and thin at β = 0.8"}} tags=["hide-input"]
 fig, ax = plots.figure(height=3.8)
 epsilons = np.linspace(1e-3, 4, 800)
 for i, s in enumerate((0.1, 0.05, 0.01, 0.001)):
@@ -528,6 +551,9 @@ _ = ax.legend(title="thick: β = 1, thin: β = 0.8", loc="lower right")
 
 # %% [markdown]
 r"""
+**Figure 7.2.** Share of 200 latents below each KL threshold at the paper's four noise variances: the linear
+optimum on MNIST, at $\beta = 1$ and, thin, at $\beta = 0.8$.
+
 A smaller $\sigma^2$ leaves fewer inactive units at every threshold, as in the paper's Figure 4, whose
 networks are deep: at 0.1 about two thirds of the units have no KL at all, at 0.01 every one of the 200 has some.
 The thin curves, to the right of the thick ones, are Figure 5's dashed ones as the linear theory has them. A
@@ -558,7 +584,7 @@ $-\tfrac12 \log(1 - t) \approx t / 2$: the first is about 6.6 times the second.
 # %%
 plots.show_source(spectrum.epsilon_delta_threshold)
 
-# %%
+# %% tags=["hide-input"]
 vae = best_vae(digits, k, 0.05)
 alive = int(spectrum.active(lam[:k], 0.05).sum())
 threshold = spectrum.epsilon_delta_threshold(lam[:alive], 0.05)
@@ -599,7 +625,7 @@ $\pi$ and logarithms, which FLINT encloses in intervals ("balls"); if the whole 
 $\mathcal L_{1/2} - \log p$ lies above zero, then so does the number.
 """
 
-# %%
+# %% tags=["hide-cell"]
 S_one, s, w_v, w_w, v_v, D, half = (
     *map(flint.fmpq, (4, 1)),
     *(flint.fmpq(*q) for q in ((3, 4), (3, 1), (3, 16), (1, 4), (1, 2))),
@@ -621,7 +647,7 @@ r"""
 The optimum of $\mathcal L_\beta$ on the digits at $\sigma^2 = 0.05$, for a range of $\beta$:
 """
 
-# %%
+# %% tags=["hide-input"]
 s = 0.05
 betas = np.geomspace(0.1, 10, 41)
 rows = np.array(
@@ -634,7 +660,7 @@ collapsed = betas * s >= lam[0]
 assert (objective[high & ~collapsed] < elbo[high & ~collapsed]).all()
 print(f"β = {betas[10]:.2f}: objective {objective[10]:.2f}, log p {log_p[10]:.2f}, ELBO {elbo[10]:.2f}")
 
-# %% mystnb={"image": {"alt": "Over β, the objective lies above log p for β below 1 and below the ELBO for β above 1"}}
+# %% mystnb={"image": {"alt": "Over β, the objective lies above log p for β below 1 and below the ELBO for β above 1"}} tags=["hide-input"]
 fig, ax = plots.figure(height=3.6)
 for line, values, name in (("-", objective, "objective with weight β"), ("--", log_p, "log p"), (":", elbo, "ELBO")):
     ax.semilogx(betas, values, line, label=name + ", same model")
@@ -644,6 +670,8 @@ _ = ax.legend()
 
 # %% [markdown]
 r"""
+**Figure 7.3.** The objective, the ELBO and the log likelihood of linear models trained at each $\beta$.
+
 To the left of $\beta = 1$ the objective stands above the log likelihood of its own model: it is no lower bound.
 The ELBO of the models so trained is largest at $\beta = 1$, where it was asked for.
 
@@ -692,20 +720,20 @@ $\sigma^2$ learned; against a root finder on (b), and against a search for the m
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def best_objective(log_s, beta):
     """The function above, phi(s), for the digits, from the ELBO terms of the optimum."""
     return best_vae(digits, k, np.exp(log_s), beta).elbo(digits, beta)
 
 
-# %%
+# %% tags=["hide-cell"]
 for beta in (1.0, 5.0):
     _, D, s = descend(8, None, beta)
     assert np.isclose(s, spectrum.learned_sigma2(lam, 8, beta), rtol=1e-3)
     assert np.allclose(np.sort(D), spectrum.encoder_variances(lam[:8], s, beta), atol=0.02)
     print(f"β = {beta}: L-BFGS in W, V, log D and log s ends at σ² = {s:.4f}, as (b) has it")
 
-# %%
+# %% tags=["hide-cell"]
 for beta in (0.25, 1.0, 2.0, 5.0, 10.0):
     learned = spectrum.learned_sigma2(lam, k, beta)
     root = brentq(lambda s, b=beta: np.minimum(b, lam[:k] / s).sum() + lam[k:].sum() / s - n, 1e-4, 10)
@@ -716,7 +744,7 @@ for beta in (0.25, 1.0, 2.0, 5.0, 10.0):
     print(f"β = {beta:5}: learned σ² = {learned:.5f}, θ = {beta * learned:.5f}, {alive:2d} of {k} units active")
 assert np.isclose(spectrum.learned_sigma2(lam, k), ppca.fit(digits, k).sigma2, rtol=1e-12)
 
-# %%
+# %% tags=["hide-cell"]
 for name, values in (("digits", lam), ("MNIST", lam_mnist)):
     last = values[0] / values.mean()
     assert spectrum.active(values[:k], spectrum.learned_sigma2(values, k, 0.99 * last), 0.99 * last).any()
@@ -750,7 +778,7 @@ such a difference, so it must come from what is not linear there. (Or from runs 
 [time](#leaving-collapse-how-fast) is what annealing does change.)
 """
 
-# %% mystnb={"image": {"alt": "MNIST with 50 latents: learned σ² and θ rise with β; surviving units fall from 50 to none"}}
+# %% mystnb={"image": {"alt": "MNIST with 50 latents: learned σ² and θ rise with β; surviving units fall from 50 to none"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.6, height=3.4)
 betas = np.geomspace(0.1, 100, 300)
 learned = np.array([spectrum.learned_sigma2(lam_mnist, 50, beta) for beta in betas])
@@ -766,11 +794,14 @@ _ = right.set(xlabel="weight β of the KL term", ylabel="surviving units of 50")
 
 # %% [markdown]
 r"""
+**Figure 7.4.** The linear optimum with $\sigma^2$ learned, on MNIST with 50 latents: $\sigma^2$,
+$\theta = \beta \sigma^2$ and the units in use against $\beta$.
+
 MNIST with 50 latents. Up to the $\beta$ printed here the learned $\sigma^2$ lets all of them live; from there on
 they go one after the other, and at $\lambda_1 / \bar\lambda$ the last one dies:
 """
 
-# %%
+# %% tags=["hide-input"]
 whole = betas[np.flatnonzero(np.array(alive) == 50)[-1]]
 print(f"all 50 live up to β = {whole:.0f}; the last dies at β = {lam_mnist[0] / lam_mnist.mean():.0f}")
 
@@ -789,7 +820,7 @@ $$ \tilde s = \frac1n \Big( |\mathcal A|\, s + \sum_{i \notin \mathcal A} \lambd
 **Check** on the digits, by a search over $\sigma^2$ with the fitted VAE's other parameters held:
 """
 
-# %%
+# %% tags=["hide-cell"]
 for s in (0.3, 0.05, 0.005):
     found = fit(digits, k, s, seed=6)
     search = minimize_scalar(
@@ -807,7 +838,7 @@ learned one. The paper's own numbers stand beside it; they are of a deep network
 can be compared.
 """
 
-# %%
+# %% tags=["hide-input"]
 paper = {0.1: (130.3, 1302.9), 0.05: (378.7, 1376.0), 0.01: (893.6, 1435.1), 0.001: (1379.0, 1485.9)}
 print("      σ²  survivors      KL    ELBO   tuned σ²  tuned ELBO |  paper: ELBO   tuned")
 for s in (0.1, 0.05, 0.01, spectrum.learned_sigma2(lam_mnist, K200), 0.001):
@@ -839,7 +870,7 @@ them all. If the ball of $K$ lies below zero on the branch $x > 1$, that branch 
 the other branch each network has one $E$ and one $K$, and so its ELBO at the noise variance of every other row.
 """
 
-# %%
+# %% tags=["hide-cell"]
 ball = flint.arb
 noises = [flint.fmpq(1, 10), flint.fmpq(1, 20), flint.fmpq(1, 100), flint.fmpq(1, 1000)]
 printed = [[ball(str(value), "0.05") for value in row] for row in paper.values()]
@@ -858,7 +889,7 @@ def ahead(row, other):
     return -E / (2 * s) - 392 * (2 * ball.pi() * s).log() - K - printed[row][0]
 
 
-# %%
+# %% tags=["hide-cell"]
 negative = [error_and_kl(row, -1)[1] for row in range(4)]
 ledger.certify("on the branch with E > nσ² every row of Table 1 has a negative KL", negative, "<", [ball(0)] * 4)
 claim = "three of Table 1's four networks are beaten at their own σ² by another of the four"
@@ -924,7 +955,7 @@ integrated numerically. The part of $(a, b)$ along the growing eigenvector shoul
 $e^{\gamma_i t}$, in all five directions.
 """
 
-# %%
+# %% tags=["hide-cell"]
 basis, _ = np.linalg.qr(rng.standard_normal((5, 5)))
 true = np.array([4.0, 2.0, 1.0, 0.5, 0.2])
 toy = Moments(np.zeros(5), (basis * true) @ basis.T, 100)
@@ -933,7 +964,7 @@ s, span = 0.7, 2.5
 tight = {"rtol": 1e-7, "atol": 1e-17}
 
 
-# %%
+# %% tags=["hide-cell"]
 def joint_flow(t, y, beta, lag=1.0):
     """The gradient in W, V and D of the beta-ELBO as one vector, with V and D learning at `lag` times W's rate."""
     W, Vt, D = y[:15].reshape(5, 3), y[15:30].reshape(5, 3), y[30:]
@@ -941,7 +972,7 @@ def joint_flow(t, y, beta, lag=1.0):
     return np.concatenate([gradients.W.ravel(), lag * gradients.V.T.ravel(), lag * gradients.D])
 
 
-# %%
+# %% tags=["hide-cell"]
 def measured_rates(beta, lag=1.0):
     """Rates of the flow along the left eigenvectors of the growing solutions, and the eigenvalues themselves."""
     end = solve_ivp(joint_flow, (0, span), np.r_[start.ravel(), np.ones(3)], args=(beta, lag), **tight).y[:30, -1]
@@ -955,7 +986,7 @@ def measured_rates(beta, lag=1.0):
     return np.array(measured), np.array(stated)
 
 
-# %%
+# %% tags=["hide-cell"]
 for beta in (0.0, 0.5, 1.0):
     measured, _ = measured_rates(beta)
     assert np.allclose(measured, spectrum.escape_rate(true, s, beta), atol=1e-4)
@@ -971,7 +1002,7 @@ ELBO:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def profile_flow(t, y, beta):
     return profile_gradient(y.reshape(5, 3), toy, s, beta).ravel()
 
@@ -982,7 +1013,7 @@ for beta in (0.5, 1.0):
     assert np.allclose(measured, (true - beta * s) / (beta * s**2), atol=1e-4)
     print(f"β = {beta}, θ = {beta * s:.2f}: rates {np.round(measured, 3)} for λ = {true}")
 
-# %% mystnb={"image": {"alt": "Time to grow e-fold against eigenvalue; both curves rise without bound at the threshold"}}
+# %% mystnb={"image": {"alt": "Time to grow e-fold against eigenvalue; both curves rise without bound at the threshold"}} tags=["hide-input"]
 fig, ax = plots.figure(height=3.5)
 noise = 0.1
 axis = noise * (1 + np.geomspace(1e-3, 50, 300))
@@ -994,6 +1025,8 @@ _ = ax.legend()
 
 # %% [markdown]
 r"""
+**Figure 7.5.** The time in which a small unit grows $e$-fold under gradient flow, against its eigenvalue.
+
 Both times grow without bound at the threshold, like $1 / (\lambda - \theta)$. Near it gradient flow, and plain
 gradient ascent with short steps, need a long time to make use of a unit or to let go of one.
 
@@ -1005,7 +1038,7 @@ $t$ is $t / 0.01$ steps), then Adam at 0.001 with the exact gradient, then with 
 of $x$, as in training; there the median over five seeds.
 """
 
-# %%
+# %% tags=["hide-input"]
 excess, noise = np.array([1.0, 0.1, 0.01, 0.001]), 0.1
 values = noise * (1 + excess)
 
@@ -1024,7 +1057,7 @@ def exact(value):
     return np.array([1, 1, -1, -1])[:, None] * np.sqrt(value), np.array([1, -1, 1, -1])[:, None] * np.ones(value.shape)
 
 
-# %%
+# %% tags=["hide-input"]
 def adam(value, draw, steps=2500, rate=1e-3):
     """The path (steps, 3, ...) of w, v and log D under Adam, for eigenvalues of any shape."""
     p = np.array([np.full(value.shape, start) for start in (1e-3, 1e-3, 0)])
@@ -1043,7 +1076,7 @@ def half_way(w, value):
     return np.where(there.any(axis=0), 1 + there.argmax(axis=0), np.inf)
 
 
-# %%
+# %% tags=["hide-input"]
 def minibatch(value, size=128):
     return np.sqrt(value) * rng.standard_normal((size, *value.shape)), rng.standard_normal((size, *value.shape))
 
@@ -1059,7 +1092,7 @@ by_adam = half_way(adam(values, exact)[:, 0], values)
 noisy = adam(np.tile(np.append(values, noise / 2), (5, 1)), minibatch)
 by_noisy = np.median(half_way(noisy[:, 0, :, :4], values), axis=0)
 
-# %%
+# %% tags=["hide-input"]
 print("λ/θ - 1   gradient flow   Adam, exact   Adam, batches of 128   best KL of the unit")
 for row in zip(excess, by_flow, by_adam, by_noisy, np.log1p(excess) / 2, strict=True):
     print("{:7.3f} {:15.1e} {:13.0f} {:22.0f} {:21.4f}".format(row[0], row[1], *np.round(row[2:4], -1), row[4]))
@@ -1090,7 +1123,7 @@ with each column of $W$ and row of $V$ along its own eigenvector: by symmetry th
 As deep encoders do, we let $\log D$ move (and $\log s$, where $s$ is learned) instead of $D$.
 """
 
-# %%
+# %% tags=["hide-input"]
 unit_lam, rest = np.array([4.0, 2.0, 1.0, 0.5]), np.array([0.2, 0.15, 0.1, 0.05])
 T = 2000.0
 
@@ -1109,7 +1142,7 @@ r"""
 These lines once against the package's gradients, in a random state:
 """
 
-# %%
+# %% tags=["hide-input"]
 state = np.r_[rng.standard_normal(8), rng.uniform(-2, 0, 4), -0.4]
 W, V, D, s = np.zeros((8, 4)), np.zeros((4, 8)), np.exp(state[8:12]), np.exp(state[12])
 W[range(4), range(4)], V[range(4), range(4)] = state[:4], state[4:8]
@@ -1120,7 +1153,7 @@ assert np.allclose(flow(0, state, lambda t: 0.3, True), expected, rtol=1e-10)
 print("the thirteen equations are those of the linear VAE")
 
 
-# %%
+# %% tags=["hide-input"]
 def train(schedule, sigma2, learn):
     """Integrate to 3 T from small weights; times, and the states (13, times)."""
     start = np.r_[np.full(8, 0.01), np.zeros(4), np.log(sigma2)]
@@ -1133,7 +1166,7 @@ def annealed(t):
     return min(1.0, t / T)
 
 
-# %%
+# %% tags=["hide-input"]
 s = 0.7
 when, path = train(annealed, s, learn=False)
 beta = np.minimum(1, when / T)
@@ -1151,7 +1184,7 @@ Unit 4, with $\lambda = 0.5 < s$, has come to life, lived until $\beta = 0.5 / 0
 end. With $\sigma^2$ learned as well, from $\sigma^2 = 3$, with annealing and without:
 """
 
-# %%
+# %% tags=["hide-input"]
 runs = {"annealed": train(annealed, 3.0, True), "β = 1 all along": train(lambda t: 1.0, 3.0, True)}
 best = spectrum.learned_sigma2(np.r_[unit_lam, rest], 4)
 for name, (_, states) in runs.items():
@@ -1166,7 +1199,7 @@ the section before, with two units, $\sigma^2$ learned and $\beta$ annealed:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def annealed_flow(t, y):
     """Gradient flow of W, V, log D and log s with two units, while beta rises to 1 in the time 100."""
     D, s = np.exp(y[20:22]), np.exp(y[22])
@@ -1175,7 +1208,7 @@ def annealed_flow(t, y):
     return np.r_[slopes.W.ravel(), slopes.V.ravel(), D * slopes.D, s * slopes.sigma2]
 
 
-# %%
+# %% tags=["hide-input"]
 ends, lowest = [], np.inf
 for seed in range(3):
     draw = np.random.default_rng(seed)
@@ -1188,11 +1221,11 @@ for end in np.exp(ends):
     assert np.allclose(np.sort(end[:2]), spectrum.encoder_variances(true[:2], best_s), rtol=1e-5)
 print(f"three starts, one end: σ² = {best_s:.4f}, as Eq. 7 has it; on the way σ² was as low as {lowest:.2f}")
 
-# %%
+# %% tags=["hide-input"]
 D = np.exp(path[8:12])
 kl = (unit_lam[:, None] * path[4:8] ** 2 + D - 1 - np.log(D)) / 2
 
-# %% mystnb={"image": {"alt": "KL of four units while β rises, the fourth returning to zero; learned σ² by two schedules ending together"}}
+# %% mystnb={"image": {"alt": "KL of four units while β rises, the fourth returning to zero; learned σ² by two schedules ending together"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=8.8, height=3.6)
 for i in range(4):
     left.plot(when, kl[i], plots.LINES[i], color=plots.COLOURS[i], label=f"λ = {unit_lam[i]}")
@@ -1210,6 +1243,9 @@ _ = right.legend(fontsize=9)
 
 # %% [markdown]
 r"""
+**Figure 7.6.** Annealing $\beta$ in the linear model: the KL of four units on the way at a fixed $\sigma^2$, and
+a learned $\sigma^2$ by two schedules.
+
 On the left the fourth unit's KL rises while $\beta$ is small and returns to zero near $\beta = 0.71$ (a
 little later: near the threshold everything is slow). On the right the two schedules take different ways to
 the same $\sigma^2$. Annealing goes below it first, to $E/n$ with next to no KL term, as (b) says for small
@@ -1227,7 +1263,7 @@ which is the $\sigma^2$ of the ELBO that is being maximised, by (a). The survivo
 VAE with 200 latents on MNIST with pixels in $[0, 1]$, where $n = 784$ and $\lambda_1 = 5.12$.
 """
 
-# %%
+# %% tags=["hide-input"]
 losses = [
     ("½ SSE + KL", 0.5, 1.0),
     ("SSE + KL", 1.0, 1.0),
@@ -1238,7 +1274,7 @@ losses = [
 ]
 
 
-# %%
+# %% tags=["hide-input"]
 def implied_theta(a, b):
     """The noise variance of the ELBO that a SSE + b KL stands for."""
     return b / (2 * a)
@@ -1251,7 +1287,7 @@ for name, a, b in losses:
     assert rate < lam_mnist.sum() / (2 * theta)
     print(f"{name:48s} {theta:11.4g} {alive:10d} {rate:16.2f} {lam_mnist.sum() / (2 * theta):16.2f}")
 
-# %%
+# %% tags=["hide-input"]
 colour = 1 / (64 * 64 * 3)
 for w in (1, 2.5e-4):
     print(f"64 × 64 pixels in colour, mean squared error + {w} KL: σ² = {implied_theta(colour, w):.3f}")
@@ -1272,7 +1308,7 @@ model for the next.
 variances of the encoder. With the mean squared error over the digits' 64 pixels, $w = 0.01$ and six units:
 """
 
-# %%
+# %% tags=["hide-cell"]
 weights = 1 / n, 0.01
 theta = implied_theta(*weights)
 _, D, _ = descend(6, *weights)
@@ -1299,7 +1335,7 @@ they were drawn they have the variance $\theta$, and against a collapsed unit $\
 $-\tfrac12 \big( \log \tfrac{\hat\lambda}{\theta} - 1 + \tfrac{\theta}{\hat\lambda} \big) < 0$ on average.
 """
 
-# %%
+# %% tags=["hide-input"]
 for size, count in ((64, 1797), (100, 1000)):
     sample = Moments.from_samples(np.random.default_rng(0).standard_normal((count, size)))
     above, edge = spectrum.active(sample.eigenvalues, 1.0), (1 + np.sqrt(size / count)) ** 2
@@ -1344,7 +1380,7 @@ numbers reach, and a later chapter takes up what can be proved for all of them.
 
 ## Exercises
 
-**1. An encoder that may not reach the prior.** δ-VAEs ([Razavi et al., 2019](../book/references.md)) keep $q$
+**Exercise 7.1. An encoder that may not reach the prior.** δ-VAEs ([Razavi et al., 2019](../book/references.md)) keep $q$
 away from the prior by construction. Suppose that the encoder's variances are bounded, $D_i \le D_u < 1$, and
 let unit $i$ keep to $u_i$ (units that sit at the bound may be rotated into each other at no cost). Show that
 $w_i \ne 0$ at the optimum if and only if $\lambda_i > \theta D_u$. Check it numerically.
@@ -1371,7 +1407,7 @@ for value in (0.15, 0.25, 0.45, 2.0):
 
 # %% [markdown]
 r"""
-**2. Free bits.** The scheme of this name, which the paper mentions in its Section 3, does not charge for the
+**Exercise 7.2. Free bits.** The scheme of this name, which the paper mentions in its Section 3, does not charge for the
 first $\kappa$ nats of each unit: $\max(\kappa, K_i)$ takes the place of $K_i$. Let each unit keep to its own
 eigenvector $u_i$. Show that the best it can do is
 $K_i = \max(\kappa, \tfrac12 \log (\lambda_i / \theta))$ for every $\lambda_i > 0$, so that none collapses.
@@ -1401,7 +1437,7 @@ ledger.certify("free bits: two units along one eigenvector have less loss than o
 
 # %% [markdown]
 r"""
-**3. Units of measurement.** Someone trains on MNIST with pixels from 0 to 255, someone else standardises them
+**Exercise 7.3. Units of measurement.** Someone trains on MNIST with pixels from 0 to 255, someone else standardises them
 to $[-1, 1]$, both with half the squared error plus the KL. How many of 200 latents survive in the linear
 model? Which $\beta$ would give each of them the survivors of pixels in $[0, 1]$?
 """
@@ -1417,7 +1453,7 @@ for name, factor in (("[0, 1]", 1), ("[-1, 1]", 2), ("0 to 255", 255)):
 
 # %% [markdown]
 r"""
-**4. Data on a subspace.** Let $S$ have rank $r < n$ and $k \ge r$. Show that as $s \to 0$ the largest ELBO
+**Exercise 7.4. Data on a subspace.** Let $S$ have rank $r < n$ and $k \ge r$. Show that as $s \to 0$ the largest ELBO
 grows like $\tfrac{n - r}{2} \log \tfrac1s$, while exactly $r$ encoder variances go to 0 and the others stay
 at 1.
 """
