@@ -19,6 +19,17 @@ trains many VAEs at once, and from there to an ensemble that learns scikit-learn
 part is held against something that we already know. Towards the end stands a network without hidden layers, for
 which the chapters before say to what ELBO training must lead, and where it may be held up on the way.
 
+> **In short**
+>
+> - A Gaussian VAE needs few lines: a squared error over $2 \sigma^2$, a sum of KLs, and one draw of $z$ per
+>   image. All that a study needs beyond that is many of them trained side by side.
+> - Where a VAE has converged, every unit has $\mathbb E[m_j^2 + v_j] = 1$, and a learned $\sigma^2$ is the
+>   squared error per dimension. Both can be read off the encoder's outputs.
+> - For your VAE: compute $c_j$, the average of $m_j^2 + v_j$ over the data. If a unit is far from 1, training is
+>   not done, and $\tfrac12 \sum_j (c_j - 1 - \log c_j)$ nats can be had by rescaling alone.
+> - On digits deep VAEs use fewer units than there are eigenvalues above $\sigma^2$: the linear count is a guide,
+>   and no law.
+
 **You need**: [Eq. 4](00_preliminaries.ipynb#equation-4), the closed forms of
 [chapter 7](07_what_linear_theory_predicts.ipynb), and to have seen PyTorch before. **Time to run**: under 30
 seconds on a laptop; no GPU needed.
@@ -48,7 +59,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -66,7 +77,7 @@ from helpers.moments import Moments
 from helpers.train import LinearAnnealing, Member, train
 from helpers.vae import VAE, Stack, elbo
 
-# %%
+# %% tags=["hide-input"]
 ledger = Ledger("08_engine")
 
 # %% [markdown]
@@ -148,7 +159,7 @@ r"""
 bends; three data points; float64.
 """
 
-# %%
+# %% tags=["hide-cell"]
 torch.manual_seed(0)
 n, k = 5, 2
 small = vae.mlp(n, hidden=(6,), k=k, activation=torch.nn.Tanh, sigma2=0.3).double()
@@ -162,7 +173,7 @@ r"""
 *The terms at given draws*, against PyTorch's own densities and its own KL divergence:
 """
 
-# %%
+# %% tags=["hide-cell"]
 noise = torch.randn(3, k, dtype=torch.float64)
 squared_error, kl = small(x, noise)
 ours = elbo(squared_error, kl, small.log_sigma2, n).detach()
@@ -183,7 +194,7 @@ $z$ that stays where it is.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def average(model, x, noise, weights):
     """The ELBO averaged over `noise` (Q, k) with `weights` (Q,), for each row of x (B, n), (B,)."""
     squared_error, kl = model(x.repeat_interleave(len(noise), 0), noise.repeat(len(x), 1))
@@ -198,7 +209,7 @@ def gauss_hermite(count):
     return torch.tensor(nodes), torch.tensor(np.outer(w, w).ravel() / (2 * np.pi))
 
 
-# %%
+# %% tags=["hide-cell"]
 axis = torch.linspace(-12, 12, 121, dtype=torch.float64)
 z = torch.cartesian_prod(axis, axis)
 
@@ -212,7 +223,7 @@ def integral(model, x):
     return (log_q.exp() * (log_p - log_q)).sum(-1) * (axis[1] - axis[0]) ** 2
 
 
-# %%
+# %% tags=["hide-cell"]
 with torch.no_grad():
     by_grid, by_nodes = integral(small, x), average(small, x, *gauss_hermite(60))
     count = 50_000
@@ -227,7 +238,7 @@ reparametrisation. We step a little to both sides along a random direction in ea
 tensors and compare the slopes with what `backward` finds through $z = m + \sqrt v \odot \varepsilon$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 gradients = torch.autograd.grad(average(small, x, *gauss_hermite(60)).mean(), list(small.parameters()))
 slopes, differences = [], []
 for p, gradient in zip(small.parameters(), gradients, strict=True):
@@ -417,13 +428,13 @@ assert not ensemble.diverged.any() and (history["elbo"][-1] > history["elbo"][0]
 rise = history["elbo"][-5:].mean(axis=0) - history["elbo"][-10:-5].mean(axis=0)
 assert rise[3] > 2 and rise[4] > 2
 
-# %%
+# %% tags=["hide-input"]
 epochs = np.arange(1, plan.epochs + 1)
 steps = len(pixels) // plan.batch_size
 assert 0.8 < -np.log(history["sigma2"][-1, 4]) / (rate * steps * plan.epochs) < 1  # the dotted line below
 STYLES = [*zip(plots.COLOURS, [*plots.LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))], strict=True)]
 
-# %% mystnb={"image": {"alt": "ELBO of six members rising over sixty epochs; beside it learned variances: one falls slowly along a line, one at once"}}
+# %% mystnb={"image": {"alt": "ELBO of six members rising over sixty epochs; beside it learned variances: one falls slowly along a line, one at once"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=9.4, height=3.9)
 for values, name, (colour, line) in zip(history["elbo"].T, names, STYLES, strict=True):
     left.plot(epochs, values, color=colour, linestyle=line, label=name)
@@ -441,6 +452,8 @@ _ = right.set(xlabel="epoch", ylabel="variance (pixel units squared)", ylim=(0.0
 
 # %% [markdown]
 r"""
+**Figure 8.1.** ELBO and noise variance of six VAEs trained together on digits, live.
+
 On the left every ELBO rises; that of the smallest $\sigma^2$, and that of Adam's, still do so when we stop. On
 the right the learned $\sigma^2$ (broken lines)
 and the average squared error per pixel (thin lines). The closed form jumps to its error after each epoch.
@@ -462,7 +475,7 @@ final = [collapse.evaluate([images], net.encode, net.decode, np.exp(net.log_sigm
 digits = Moments.from_samples(images.double().numpy())
 lam = digits.eigenvalues
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 print("member                  σ²       active   #{λ > σ²}   ELBO   linear   total KL   I(x; z)")
 for name, e in zip(names, final, strict=True):
     alive, best = spectrum.active(lam, e.sigma2).sum(), spectrum.elbo(lam, 16, e.sigma2)
@@ -475,7 +488,7 @@ These numbers differ a little from machine to machine, since rounding does, and 
 does not:
 """
 
-# %%
+# %% tags=["hide-input"]
 fixed = final[:4]
 counts = [e.active_units for e in fixed]
 linear_counts = [min(16, int(spectrum.active(lam, e.sigma2).sum())) for e in fixed]
@@ -489,7 +502,7 @@ earlier = (ensemble.snapshots[40]["variance_of_mean"] > collapse.ACTIVE).sum(axi
 assert (earlier[:2] > counts[:2]).all()
 print("after 40 epochs the networks at 0.1 and at 0.05 used more units than at the end")
 
-# %%
+# %% tags=["hide-input"]
 most_likely = ppca.max_log_likelihood(digits)[15]
 assert final[5].elbo > most_likely + 5
 print("every ELBO is above the linear one of its σ²;")
@@ -498,12 +511,12 @@ assert all(e.mutual_information < min(e.kl, np.log(e.count)) + 0.05 for e in fin
 assert min(e.mutual_information for e in final[2:4]) > np.log(final[0].count) - 0.1
 print(f"I(x; z) is below the KL, and at most log {final[0].count} = {np.log(final[0].count):.2f} nats")
 
-# %%
+# %% tags=["hide-input"]
 sorted_kl = np.array([np.sort(e.kl_per_unit)[::-1] for e in fixed])
 predicted = np.array([spectrum.kl(lam[:16], e.sigma2) for e in fixed])
 assert (sorted_kl[:2, :4].sum(axis=1) > predicted[:2, :4].sum(axis=1)).all()
 
-# %% mystnb={"image": {"alt": "Sorted KL of sixteen units at four noise variances: at the larger two, networks use fewer units than the linear model, the leading ones for more"}}
+# %% mystnb={"image": {"alt": "Sorted KL of sixteen units at four noise variances: at the larger two, networks use fewer units than the linear model, the leading ones for more"}} tags=["hide-input"]
 fig, axes = plots.panels(4, height=3)
 units = np.arange(1, 17)
 for ax, e, deep, linear, count in zip(axes, fixed, sorted_kl, predicted, linear_counts, strict=True):
@@ -516,6 +529,9 @@ _ = axes[0].legend()
 
 # %% [markdown]
 r"""
+**Figure 8.2.** The KL of each of sixteen units, sorted, at four noise variances: networks on digits, trained
+live, beside the best linear VAE.
+
 The smaller $\sigma^2$, the more units are in use, as in the linear model. But at the two larger $\sigma^2$
 the network gets by with fewer, and puts more into the leading four. (It is hardly for want of training: the
 number falls as training goes on. Presumably a curved decoder can lay out in one latent
@@ -546,7 +562,7 @@ $$ \Delta_j(\alpha) = -\frac\beta2 \big[ (\alpha^2 - 1)\, c_j - 2 \log \alpha \b
 This holds at *every* value of the parameters, trained or not. Let $\beta > 0$. Where the objective is stationary
 in all parameters, it is stationary along $\alpha$, so **$\mathbb E[m_j^2 + v_j] = 1$ for every unit**, collapsed
 or not; and then $\text{KL}_j = -\tfrac12 \mathbb E \log v_j$. In the linear VAE this was
-$\mathbb E m_i^2 + D_i = 1$ ([Exercise 2 of chapter 3](03_linear_vae.ipynb#exercises)).
+$\mathbb E m_i^2 + D_i = 1$ ([Exercise 3.2](03_linear_vae.ipynb#exercises)).
 If $c_j \neq 1$, the best $\alpha$ is where the derivative
 $-\beta(\alpha^2 c_j - 1)$ vanishes, $\alpha^2 = 1/c_j$, and there is
 
@@ -570,7 +586,7 @@ which is the difference between the tuned ELBO and the ELBO in the paper's Table
 derivative is taken by automatic differentiation, at $\beta = 1$:
 """
 
-# %%
+# %% tags=["hide-cell"]
 log_alpha = torch.zeros(2, dtype=torch.float64, requires_grad=True)
 alpha, changed = log_alpha.exp(), dict(small.named_parameters())
 rows, biases = changed["encoder.2.weight"], changed["encoder.2.bias"]
@@ -578,7 +594,7 @@ changed["encoder.2.weight"] = torch.cat([rows[:2] * alpha[:, None], rows[2:]])
 changed["encoder.2.bias"] = torch.cat([biases[:2] * alpha, biases[2:] + 2 * log_alpha])
 changed["decoder.0.weight"] = changed["decoder.0.weight"] / alpha
 
-# %%
+# %% tags=["hide-cell"]
 nodes, weights = gauss_hermite(60)
 pairs = x.repeat_interleave(len(nodes), 0), nodes.repeat(len(x), 1)
 squared_error, kl = (terms.reshape(len(x), -1) @ weights for terms in functional_call(small, changed, pairs))
@@ -602,14 +618,14 @@ def left_on_the_table(e):
     return float((e.second_moment - 1 - np.log(e.second_moment)).sum() / 2)
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 print("member                 largest |E[m² + v] - 1|   rescaling gains   σ²/(E/n)   tuning σ² gains")
 for name, e in zip(names, final, strict=True):
     off = np.abs(e.second_moment - 1).max()
     numbers = f"{left_on_the_table(e):20.3f} {e.sigma2 / e.tuned_sigma2:12.2f} {e.tuned_elbo - e.elbo:14.1f}"
     print(f"{name:22s} {off:15.2f} {numbers}")
 
-# %%
+# %% tags=["hide-input"]
 gains = [left_on_the_table(e) for e in final]
 assert max(gains[:2]) < 0.05 and gains[3] > 0.15 and max(gains) < 3
 slow, quick = final[4:]
@@ -617,7 +633,7 @@ assert slow.sigma2 / slow.tuned_sigma2 > 1.3 and abs(quick.sigma2 / quick.tuned_
 print("σ² = 0.1 and 0.05: rescaling gains less than 0.05 nats; σ² = 0.001: more than 0.15")
 print("learned by Adam: σ² still more than 1.3 times E/n; by closed form: within 10% of it")
 
-# %% mystnb={"image": {"alt": "Mean square of each unit by member: close to one for large noise variances, scattered for the smallest"}}
+# %% mystnb={"image": {"alt": "Mean square of each unit by member: close to one for large noise variances, scattered for the smallest"}} tags=["hide-input"]
 fig, ax = plots.figure(width=8.4, height=3.4)
 for m, e in enumerate(final):
     at = m + np.linspace(-0.25, 0.25, 16)
@@ -628,6 +644,9 @@ _ = ax.set_xticks(range(6), [name.replace("learned, ", "learned,\n") for name in
 
 # %% [markdown]
 r"""
+**Figure 8.3.** The mean square $\mathbb E[m_j^2 + v_j]$ of each unit of the same six VAEs. A converged VAE has 1
+everywhere.
+
 Sixty epochs are a demonstration and not a result. With $\sigma^2 = 0.1$ or $0.05$ the run nearly passes the
 test; with $\sigma^2 = 0.001$ it is far from that, and Adam's $\sigma^2$ is on its way. A run can pass and
 still not be done, since the test looks along $k + 1$ directions of very many: the first two were still losing
@@ -646,7 +665,7 @@ First the gradients, at random parameters: the engine's against the closed forms
 [chapter 4](04_elbo.ipynb#equation-20). Three nodes per latent average a quadratic exactly.
 """
 
-# %%
+# %% tags=["hide-cell"]
 x, _, _, _ = data.synthetic_ppca(4096, [4.0, 2.0, 0.5, 0.5, 0.5, 0.5], 2, seed=0)
 x = x.astype(np.float32)
 exact = torch.tensor(x).double()
@@ -656,7 +675,7 @@ n, k = 6, 2
 V, D = rng.standard_normal((k, n)) / 3, np.array([0.4, 1.3])
 anyone = LinearVAE(rng.standard_normal((n, k)), V, D, mu=rng.standard_normal(n), sigma2=0.7)
 
-# %%
+# %% tags=["hide-cell"]
 network = vae.mlp(n, hidden=(), k=k, sigma2=anyone.sigma2).double()
 state = {
     "log_sigma2": np.log(anyone.sigma2),
@@ -676,7 +695,7 @@ $V$ is the average of $g_i (x_i - \mu)^\top$: that in $A$ less that in $a$ times
 by $\log D$ is $D$ times the one by $D$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 value.backward()
 A, a = network.encoder[0].weight.grad.numpy(), network.encoder[0].bias.grad.numpy()
 closed = anyone.gradients(moments)
@@ -695,7 +714,7 @@ $\mathbb E_q \lVert x - d(z) \rVert^2 = \lVert x - d(m) \rVert^2 + \sum_i v_i \l
 """
 
 
-# %%
+# %% tags=["hide-input"]
 @torch.no_grad()
 def linear_elbo(model, x):
     """The average ELBO of a network without hidden layers, exactly."""
@@ -737,7 +756,7 @@ this one lie?
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def saddle(log_sigma2):
     """ELBO of the stationary point with both columns in one block, at this noise variance."""
     s, roots = np.exp(log_sigma2), np.sqrt(moments.eigenvalues[:k])
@@ -751,7 +770,7 @@ stuck = (np.abs(gaps - height) < 0.005).sum(axis=0)
 assert height > 0.01 and max(stuck[:2]) <= 1 and min(stuck[2:]) >= 2
 print(f"the saddle lies {height:.4f} nats below the maximum")
 
-# %% mystnb={"image": {"alt": "Gap to the pPCA maximum falling to a few thousandths of a nat; two members rest at the saddle's height before they go on"}}
+# %% mystnb={"image": {"alt": "Gap to the pPCA maximum falling to a few thousandths of a nat; two members rest at the saddle's height before they go on"}} tags=["hide-input"]
 fig, ax = plots.figure(width=7.6, height=3.8)
 labels = [f"seed {member.seed}, σ² by {member.sigma2_rule.replace('adam', 'Adam')}" for member in linear]
 for gap, label, (colour, line) in zip(gaps.T, labels, STYLES, strict=False):
@@ -765,6 +784,9 @@ _ = ax.legend(fontsize=9)
 
 # %% [markdown]
 r"""
+**Figure 8.4.** How far four networks without hidden layers are below pPCA's maximum while they train, on
+synthetic data, live.
+
 Seeds 0 and 1 go straight down. Seed 2, by either rule, first settles at the height of the saddle and stays
 near it for some fifty epochs before it has found the way out. A saddle costs time, and no more. At the end
 all hover a few thousandths of a nat below the maximum, because Adam with a fixed learning rate does not come to
@@ -775,7 +797,7 @@ What held the third seed up can be read from its columns. While it rests, the ga
 is gone:
 """
 
-# %%
+# %% tags=["hide-input"]
 gap, cosine = {}, {}
 for epoch in (100, 250):
     model = models[epoch][2]
@@ -925,7 +947,7 @@ r"""
 
 ## Exercises
 
-**1. Take what is on the table.** Rescale the latents of the ensemble's member with $\sigma^2 = 0.001$ so that
+**Exercise 8.1. Take what is on the table.** Rescale the latents of the ensemble's member with $\sigma^2 = 0.001$ so that
 $\mathbb E[m_j^2 + v_j] = 1$ for each, by changing weights as in the text. Confirm that its ELBO rises by
 $\tfrac12 \sum_j (c_j - 1 - \log c_j)$ and its squared error stays.
 """
@@ -947,7 +969,7 @@ print("E[m² + v] = 1 for all units; the ELBO rose by what was left on the table
 
 # %% [markdown]
 r"""
-**2. Plain gradient descent.** With steps $\eta\, \nabla \mathcal L$ in place of Adam's, how must the learning
+**Exercise 8.2. Plain gradient descent.** With steps $\eta\, \nabla \mathcal L$ in place of Adam's, how must the learning
 rates of $(\beta, \sigma^2)$ and $(1, \beta \sigma^2)$ be related for the two to walk the same path? Check it
 on twenty steps.
 """
@@ -971,7 +993,7 @@ print("with the rate β η: the same weights to 1e-4; with the rate η: not")
 
 # %% [markdown]
 r"""
-**3. While β is below 1.** Train one member of the small network with `LinearAnnealing(10)` and one with
+**Exercise 8.3. While β is below 1.** Train one member of the small network with `LinearAnnealing(10)` and one with
 $\beta = 1$, on the first 1,024 digits, at $\sigma^2 = 0.1$. Show from the history that the annealed objective
 is above the ELBO as long as $\beta < 1$ (the paper calls it a lower bound; see the
 [errata](../book/errata.md)), and that its KL first rises and then falls.
