@@ -19,6 +19,17 @@ recovers (Table 1). We run it in small on digits while you wait, and show the re
 paper's numbers. Then we take Table 1 apart. Taken at their word, its two columns fix two numbers that the paper
 does not print, the squared error and the KL of each network, and with these the table can be held against itself.
 
+> **In short**
+>
+> - At a fixed $\sigma^2$ deep VAEs collapse in the order of the linear theory: the larger $\sigma^2$, the fewer
+>   latents are in use. How many count as used depends on the threshold.
+> - Tuning $\sigma^2$ after training needs no optimiser. With the squared error $E$ of one image, the best value
+>   is $E / n$, and it gains $\tfrac n2 (r - 1 - \log r)$ nats, $r = E / n \sigma^2$.
+> - Taken at their word, the two columns of Table 1 fix the error and the KL of each network, and then three of
+>   the four are beaten at their own $\sigma^2$ by another of the four.
+> - For your VAE: report $E$ and the KL beside the ELBO. From the two you can tell what any other $\sigma^2$ would
+>   make of the same network.
+
 **You need**: the closed forms of [chapter 7](07_what_linear_theory_predicts.ipynb), and the engine of
 [chapter 8](08_engine.ipynb). **Time to run**: under 30 seconds on a laptop; no GPU needed.
 
@@ -47,7 +58,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 import itertools
 
 import numpy as np
@@ -69,7 +80,7 @@ chosen by a grid search for the best training ELBO. The evaluation is on the tra
 values of $\sigma^2$ and the numbers of Table 1:
 """
 
-# %%
+# %% tags=["hide-input"]
 SIGMA2 = np.array(designs.SIGMA2)
 PAPER = {"elbo": np.array([130.3, 378.7, 893.6, 1379.0]), "tuned_elbo": np.array([1302.9, 1376.0, 1435.1, 1485.9])}
 print("     σ²    ELBO   σ²-tuned ELBO")
@@ -83,7 +94,7 @@ and how many draws of $z$ its evaluation takes. We take ReLU, PyTorch's own init
 image at the end, and:
 """
 
-# %%
+# %% tags=["hide-input"]
 for name, plan in designs.STUDIES["mnist-fixed"].plans.items():
     rates = sorted({member.learning_rate for member in plan.members})
     layers = (plan.network.keywords["n"], *plan.network.keywords["hidden"], plan.network.keywords["k"])
@@ -106,7 +117,7 @@ grid = records.largest("mnist-fixed") if profile == "quick" else studies.obtain(
 mnist = None if grid is None else grid.isel(member=designs.best(grid))
 MISSING = "no recorded run yet; make one with: python -m helpers.studies run mnist-fixed --profile paper --device cuda"
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 print("here and now:", records.label(live))
 print("on MNIST:    ", MISSING if mnist is None else records.label(mnist))
 
@@ -118,7 +129,7 @@ of the covariance, up to $k$ of them, and gives it $\tfrac12 \log(\lambda_i / \s
 $\sigma^2$, the fewer collapse. It has no parameter to adjust: all it needs is the spectrum.
 """
 
-# %%
+# %% tags=["hide-input"]
 pixels = data.digits_bytes() / 255
 lam, lam_mnist = Moments.from_samples(pixels).eigenvalues, data.mnist_moments().eigenvalues
 n, k = lam.size, live.unit.size
@@ -138,7 +149,7 @@ r"""
 ## Figures 3 and 4 in small: digits
 """
 
-# %% mystnb={"image": {"alt": "ELBO of four VAEs on digits over 100 epochs; the one with the smallest noise variance stays far below the others and still rises"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "ELBO of four VAEs on digits over 100 epochs; the one with the smallest noise variance stays far below the others and still rises"}} tags=["hide-input", "nbval-ignore-output"]
 fig, (left, right) = plots.figure(1, 2, width=10, height=3.6)
 plots.training_curves(left, live, names(live))
 plots.training_curves(right, live, names(live), ylim=(-60, 45))
@@ -146,13 +157,22 @@ left.set(ylabel="ELBO (nats per image)", title="ELBO, as in Figure 3")
 right.set_title("the same, nearer")
 _ = fig.suptitle(records.label(live), fontsize=9.5)
 
-# %% mystnb={"image": {"alt": "Share of units below each KL threshold on digits: from 0.05 nats up to one nat in the order of the noise variances, the largest on top; at the three larger ones mostly above the dotted linear curve"}} tags=["nbval-ignore-output"]
+# %% [markdown]
+r"""
+**Figure 9.1.** Figure 3 of the paper in small: the ELBO of four VAEs on digits over 100 epochs, trained live. On
+the right the same, nearer.
+"""
+
+# %% mystnb={"image": {"alt": "Share of units below each KL threshold on digits: from 0.05 nats up to one nat in the order of the noise variances, the largest on top; at the three larger ones mostly above the dotted linear curve"}} tags=["hide-input", "nbval-ignore-output"]
 fig, ax = plots.figure(width=7.6, height=4.4)
 plots.inactive_curves(ax, live.kl_per_unit.values, names(live), predicted=linear_kl(live, lam))
 _ = ax.set_title("inactive units, as in Figure 4: " + records.label(live), fontsize=9.5)
 
 # %% [markdown]
 r"""
+**Figure 9.2.** Figure 4 of the paper in small: the share of units whose average KL is below a threshold, for the
+same four VAEs on digits.
+
 Solid, the trained networks; dotted, the linear optimum on the same pixels. From about 0.05 nats upwards the
 curves are in the order of the paper's claim, the smaller $\sigma^2$ the lower. Below that they may cross. A unit
 of a few thousandths of a nat may be on its way to collapse or out of it; it may also be where it belongs, since close
@@ -163,7 +183,7 @@ active units depends on where one looks. Three counts, and the number of eigenva
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def survivors(record, lam):
     """Print, for each member, the units in use by three counts, and by the linear theory."""
     k = record.unit.size
@@ -174,7 +194,7 @@ def survivors(record, lam):
         print(f"σ² = {s:<7g} {linear:7d} {counts[0]:10d} {counts[1]:11d} {counts[2]:14d}")
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 survivors(live, lam)
 
 # %% [markdown]
@@ -182,7 +202,7 @@ r"""
 These numbers differ a little between machines, because training magnifies what rounding does. What holds on each:
 """
 
-# %%
+# %% tags=["hide-input"]
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0)  # nats
 shares = np.array([collapse.inactive_fraction(kl, LEVELS) for kl in live.kl_per_unit.values])
 alive = (live.kl_per_unit.values > 0.1).sum(axis=1)
@@ -192,7 +212,7 @@ assert (np.diff(alive) > 0).all() and (alive[:3] < linear_alive[:3]).all() and a
 print(f"at thresholds of {LEVELS} nats: the smaller σ², the fewer inactive units")
 print("linear theory:", *linear_alive, "of", k, "in use. The networks: in the same order; fewer at the first three σ²")
 
-# %%
+# %% tags=["hide-input"]
 linear_elbo = [spectrum.elbo(lam, k, s) for s in SIGMA2]
 gain = live.elbo.values - linear_elbo
 assert (np.diff(live.elbo.values[:3]) > 2).all() and (gain[:3] > 0).all() and gain[3] < -50
@@ -209,7 +229,7 @@ digits, then, Figure 4's claim holds, and Figure 3's in part. What holds on MNIS
 ## Figures 3 and 4: MNIST
 """
 
-# %% mystnb={"image": {"alt": "Figure 3: ELBO of VAEs on MNIST against the epoch, one line for each of the four noise variances"}}
+# %% mystnb={"image": {"alt": "Figure 3: ELBO of VAEs on MNIST against the epoch, one line for each of the four noise variances"}} tags=["hide-input"]
 if mnist is None:
     print(MISSING)
 else:
@@ -220,7 +240,13 @@ else:
     ax.set_ylabel("ELBO (nats per image)")
     _ = ax.set_title("Figure 3: " + records.label(mnist), fontsize=9.5)
 
-# %% mystnb={"image": {"alt": "Figure 4: share of MNIST latents below each KL threshold for four noise variances, trained networks solid, linear optimum dotted"}}
+# %% [markdown] tags=["where-recorded"]
+r"""
+**Figure 9.3.** Figure 3 of the paper from our recorded run on MNIST: the ELBO over the epochs, one line for each
+of the four noise variances.
+"""
+
+# %% mystnb={"image": {"alt": "Figure 4: share of MNIST latents below each KL threshold for four noise variances, trained networks solid, linear optimum dotted"}} tags=["hide-input"]
 if mnist is None:
     print(MISSING)
 else:
@@ -228,6 +254,12 @@ else:
     plots.inactive_curves(ax, mnist.kl_per_unit.values, names(mnist), predicted=linear_kl(mnist, lam_mnist))
     ax.set_title("Figure 4: " + records.label(mnist), fontsize=9.5)
     survivors(mnist, lam_mnist)
+
+# %% [markdown] tags=["where-recorded"]
+r"""
+**Figure 9.4.** Figure 4 of the paper from our recorded run on MNIST: the share of latents below each KL
+threshold; trained networks solid, linear optimum dotted.
+"""
 
 # %% [markdown]
 r"""
@@ -267,7 +299,7 @@ def elbo_at(s, E, K, n):
     return -n / 2 * np.log(2 * np.pi * s) - E / (2 * s) - K
 
 
-# %%
+# %% tags=["hide-cell"]
 for s, E, K, elbo, tuned in np.transpose([live.sigma2, live.sse, live.kl, live.elbo, live.tuned_elbo]):
     found = minimize_scalar(lambda t, E=E, K=K: -elbo_at(np.exp(t), E, K, n), bounds=(-12, 2), options={"xatol": 1e-9})
     r = E / (n * s)
@@ -312,7 +344,7 @@ def invert(s, elbo, tuned, n, branch=0):
     return n * s * r, -tuned - n / 2 * (np.log(2 * np.pi * s * r) + 1)
 
 
-# %%
+# %% tags=["hide-cell"]
 for s, E, K, elbo, tuned in np.transpose([live.sigma2, live.sse, live.kl, live.elbo, live.tuned_elbo]):
     assert np.allclose(invert(s, elbo, tuned, n, branch=0 if E < n * s else -1), (E, K), rtol=1e-6)
 assert (live.sse.values < n * SIGMA2).tolist() == [True, True, False, False]
@@ -342,7 +374,7 @@ squared units of the paper's pixels, whatever their scale). The table is rounded
 down, in either column, moves them by
 """
 
-# %%
+# %% tags=["hide-input"]
 ends = [invert(SIGMA2, PAPER["elbo"] + a, PAPER["tuned_elbo"] + b, 784) for a in (-0.05, 0.05) for b in (-0.05, 0.05)]
 moved = np.abs(np.array(ends) - [E_paper, K_paper]).max(axis=(0, 2))
 print(f"at most {moved[0]:.4f} (SSE) and {moved[1]:.2f} nats (KL)")
@@ -390,7 +422,7 @@ def compete(s, E, K, n):
     return table, table.max(axis=0) - np.diag(table)
 
 
-# %%
+# %% tags=["hide-input"]
 def show_competition(s, E, K, n):
     """Print the table, a star at the best of each column, and the prices of (c)."""
     table, beaten_by = compete(s, E, K, n)
@@ -408,10 +440,10 @@ r"""
 Our four networks on digits:
 """
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 show_competition(SIGMA2, live.sse.values, live.kl.values, n)
 
-# %%
+# %% tags=["hide-input"]
 assert (compete(SIGMA2, live.sse.values, live.kl.values, n)[1] < 1).all()
 print("on digits each wins its own competition, or is beaten by less than a nat")
 
@@ -420,7 +452,7 @@ r"""
 As it should be. And the paper's four:
 """
 
-# %%
+# %% tags=["hide-input"]
 show_competition(SIGMA2, E_paper, K_paper, 784)
 assert compete(SIGMA2, E_paper, K_paper, 784)[1].round().tolist() == [0, 16, 73, 56]
 
@@ -435,7 +467,7 @@ few per cent, its tuned ELBO, 1435.1, is its ELBO at 0.001 to within a nat, and 
 many nats are spent on little error. Nor is it the rounding:
 """
 
-# %%
+# %% tags=["hide-input"]
 print(f"from 0.01 to 0.001: {784 / 2 * (0.1 - 1 - np.log(0.1)):.1f} nats; the third row gained {1435.1 - 893.6:.1f}")
 assert 0.001 < E_paper[2] / 784 < 1.05 * 0.001 and abs(elbo_at(0.001, E_paper[2], K_paper[2], 784) - 1435.1) < 1
 assert (np.diff(K_paper) / -np.diff(E_paper) > [4 * 0.5 / 0.05, 4 * 0.5 / 0.01, 0.5 / 0.001]).all()
@@ -469,7 +501,7 @@ an image), so the competition on digits can be held at each:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 epochs = zip(live.history_sse.values, live.history_kl.values, strict=True)
 beaten_by = np.array([compete(SIGMA2, E, K, n)[1] for E, K in epochs])
 assert (beaten_by[20:] < 2).all()
@@ -480,7 +512,7 @@ r"""
 So stopping early does not by itself make the pattern, at least on digits. On MNIST:
 """
 
-# %%
+# %% tags=["hide-input"]
 if mnist is None:
     print(MISSING)
 else:
@@ -494,7 +526,7 @@ The paper's SSE and KL are those of the inversion. "Linear" is the best linear V
 $\sigma^2$.
 """
 
-# %%
+# %% tags=["hide-input"]
 linear = {
     "sse": np.array([spectrum.distortion(lam_mnist, 200, s) for s in SIGMA2]),
     "kl": np.array([spectrum.kl(lam_mnist[:200], s).sum() for s in SIGMA2]),
@@ -505,7 +537,7 @@ paper = {**PAPER, "sse": E_paper, "kl": K_paper}
 ours = None if mnist is None else {name: mnist[name].values for name in paper}
 DIGITS = {"elbo": 1, "tuned_elbo": 1, "sse": 3, "kl": 1}
 
-# %%
+# %% tags=["hide-input"]
 seeds = records.recorded("mnist-seeds", "paper")  # three more seeds at the learning rates that were best
 if seeds is not None:
     seeds = seeds.isel(member=(seeds.set_sigma2_rule == "fixed").values & (seeds.set_beta == "1.0").values)
@@ -519,7 +551,7 @@ def of_seeds(name, s):
     return f"{values.mean():.{DIGITS[name]}f} ± {values.std(ddof=1):.{DIGITS[name]}f}"
 
 
-# %%
+# %% tags=["hide-input"]
 print("ours: " + (MISSING if mnist is None else records.label(mnist)))
 print("seeds: " + ("no recorded run yet" if seeds is None else records.label(seeds)))
 for name, title in zip(DIGITS, ("ELBO", "σ²-tuned ELBO", "SSE per image", "KL"), strict=True):
@@ -538,7 +570,7 @@ going from its $(E, K)$ to the paper's inverted one: the price of the error save
 that it costs, $K' - K$.
 """
 
-# %%
+# %% tags=["hide-input"]
 long = records.begun("mnist-fixed", "paper")
 if long is None:
     print("no member is recorded yet")
@@ -560,7 +592,7 @@ all that 60,000 of them can be told apart by are $\log 60000 = 11.0$ nats.
 In one picture. Training at $\sigma^2$ looks for the point with the least $E / 2\sigma^2 + K$:
 """
 
-# %% mystnb={"image": {"alt": "KL against squared error on logarithmic axes: the linear optimum as a curve, the four networks of Table 1 far to its left, and our run on MNIST if there is a record"}}
+# %% mystnb={"image": {"alt": "KL against squared error on logarithmic axes: the linear optimum as a curve, the four networks of Table 1 far to its left, and our run on MNIST if there is a record"}} tags=["hide-input"]
 fig, ax = plots.figure(width=7.4, height=4.2)
 theta = np.geomspace(7e-4, 1.0, 200)
 curve = [(spectrum.distortion(lam_mnist, 200, t), spectrum.kl(lam_mnist[:200], t).sum()) for t in theta]
@@ -576,11 +608,14 @@ _ = ax.legend(fontsize=9)
 
 # %% [markdown]
 r"""
+**Figure 9.5.** Squared error and KL per image on MNIST: the linear optimum as a curve, the four networks of Table
+1 as inverted, and our run where there is a record.
+
 By the inversion, and if the paper's pixels lie in $[0, 1]$, its networks spend about as many nats as the linear
 ones at the same $\sigma^2$, or fewer, and leave a fraction of the error:
 """
 
-# %%
+# %% tags=["hide-input"]
 assert (K_paper < 1.05 * linear["kl"]).all() and (E_paper < linear["sse"] / 4).all()
 print("paper against linear: KL at most 5% larger, error less than a quarter")
 
@@ -598,7 +633,7 @@ something:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def progress(record):
     """Print, for each member, what the last tenth of the epochs added, and what rescaling would; the first (M,)."""
     added = record.history_elbo.values[-1] - record.history_elbo.values[-1 - record.epoch.size // 10]
@@ -610,14 +645,14 @@ def progress(record):
     return added
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 added = progress(live)
 
-# %%
+# %% tags=["hide-input"]
 assert added[3] > 5 > added[:3].max()
 print("on digits the run at the smallest σ² gained more than 5 nats in the last tenth, the others less")
 
-# %%
+# %% tags=["hide-input"]
 if mnist is None:
     print(MISSING)
 else:
@@ -630,7 +665,7 @@ first tenth, and the best ELBO that an epoch ever had beside that of the last:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def setbacks(record):
     """Print, for each member, its worst epoch and its best, from the averages over the minibatches of each epoch."""
     elbo, first = record.history_elbo.values, record.epoch.size // 10
@@ -641,7 +676,7 @@ def setbacks(record):
         print(f"σ² = {s:<7g} {fall:28s} best {elbo[best, m]:9.1f} in epoch {best + 1}, last {elbo[-1, m]:9.1f}")
 
 
-# %%
+# %% tags=["hide-input"]
 if mnist is None:
     print(MISSING)
 else:
@@ -658,7 +693,7 @@ of the network at 0.01, by the numbers above: it still had an error per pixel of
 **The learning rate.** The paper chose it from a grid that it does not print. The final ELBO of each in ours:
 """
 
-# %%
+# %% tags=["hide-input"]
 if mnist is None:
     print(MISSING)
 else:
@@ -695,14 +730,14 @@ and the decoder's biases can take its place.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def error_at_means(record):
     """Squared error with z at the mean of q(z | x), by (d), for each member (M,)."""
     v = record.second_moment.values - record.variance_of_mean.values
     return record.sse.values - record.set_sigma2.values * (1 - v).sum(axis=1)
 
 
-# %%
+# %% tags=["hide-input"]
 images, exact = torch.tensor(pixels).float(), []
 with torch.no_grad():
     for net in map(trained.stack.member, range(4)):
@@ -710,11 +745,11 @@ with torch.no_grad():
 draws = live.sse.values - exact
 by_d = live.sse.values - error_at_means(live)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 for s, E, part, predicted in zip(SIGMA2, live.sse.values, draws, by_d, strict=True):
     print(f"σ² = {s:<6g} error {E:.3f}, of which due to the draws {part:.3f}; by (d) {predicted:.3f}")
 
-# %%
+# %% tags=["hide-input"]
 assert (np.abs(by_d[:3] / draws[:3] - 1) < 0.2).all() and (draws[:3] > 0.1 * live.sse.values[:3]).all()
 print("at 0.1, 0.05 and 0.01: more than a tenth of the error is due to the draws, and (d) is right within 20%")
 
@@ -725,20 +760,20 @@ of our own networks whose $\sigma^2$ is above the error per pixel, as all the pa
 numbers as if they belonged together, and see what comes out:
 """
 
-# %%
+# %% tags=["hide-input"]
 above = live.sse.values < n * SIGMA2
 s, E, K = SIGMA2[above], live.sse.values[above], live.kl.values[above]
 at_means = error_at_means(live)[above]
 E_seems, K_seems = invert(s, live.elbo.values[above], elbo_at(at_means / n, at_means, K, n), n)
 price, price_seems = np.diff(K) / -np.diff(E), np.diff(K_seems) / -np.diff(E_seems)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 print("      σ²    SSE, as it is and as it seems      KL, as it is and as it seems")
 for row in zip(s, E, E_seems, K, K_seems, strict=True):
     print("{:8g} {:15.2f} {:12.2f} {:20.1f} {:12.1f}".format(*row))
 print(f"price: {price[0]:.1f}, and seems {price_seems[0]:.1f}; (c) says {0.5 / s[0]:.0f} to {0.5 / s[1]:.0f}")
 
-# %%
+# %% tags=["hide-input"]
 assert above.tolist() == [True, True, False, False]
 assert (E_seems < 0.8 * E).all() and (K_seems > 1.3 * K).all() and price_seems > 1.5 * price
 print("digits, at 0.1 and 0.05: the error seems smaller by a fifth at least, the KL larger by 30%, the price by half")
@@ -746,11 +781,11 @@ print("digits, at 0.1 and 0.05: the error seems smaller by a fifth at least, the
 # %% [markdown]
 r"""
 Errors too small, KLs too large, prices too high: this goes the way of Table 1, though not as far. So the reading
-is possible, and exercise 2 finds numbers with which it mends the table. It is not thereby the right one. A run on
+is possible, and Exercise 9.2 finds numbers with which it mends the table. It is not thereby the right one. A run on
 MNIST can speak for it, if its first column is near the paper's, and its second nearer with means than with draws:
 """
 
-# %%
+# %% tags=["hide-input"]
 if mnist is None:
     print(MISSING)
 else:
@@ -775,7 +810,7 @@ that lost its way and did not come back says nothing either. And one that still 
 than what a claim turns on, may yet turn it. Where each of ours stands:
 """
 
-# %%
+# %% tags=["hide-input"]
 print(MISSING if mnist is None else f"{records.label(mnist)}\n{standing.describe(mnist, lam_mnist)}")
 
 # %% [markdown]
@@ -784,7 +819,7 @@ Such a claim is then "not decided", and the reason stands beside our numbers. Fo
 is a difference of ELBOs. For claims about counts of units it is the nats that the units in question carry at least.
 """
 
-# %%
+# %% tags=["hide-input"]
 scorecard = Scorecard("09_fixed_variance")
 run = "—" if mnist is None else records.label(mnist)
 
@@ -801,7 +836,7 @@ def listed(values, digits=1):
     return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 3",
     f"the smaller σ² ({', '.join(map(str, SIGMA2))}), the higher the ELBO at the end of training",
@@ -811,7 +846,7 @@ _ = judge(
     lambda: np.abs(np.diff(ours["elbo"])).min(),
 )
 
-# %%
+# %% tags=["hide-input"]
 if mnist is not None:
     shares = np.array([collapse.inactive_fraction(kl, LEVELS) for kl in mnist.kl_per_unit.values])
 _ = judge(
@@ -824,14 +859,14 @@ _ = judge(
 )
 
 
-# %%
+# %% tags=["hide-input"]
 def tuned_history():
     """The σ²-tuned ELBO of every epoch, from its averages over the minibatches, (epochs, M)."""
     E, K = mnist.history_sse.values.astype(float), mnist.history_kl.values
     return elbo_at(E / 784, E, K, 784)
 
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Table 1",
     "tuning σ² raises each ELBO and keeps the order; a gap of more than 100 nats remains between first and last",
@@ -846,7 +881,7 @@ _ = judge(
     tuned_history,
 )
 
-# %%
+# %% tags=["hide-input"]
 histories = {"elbo": lambda: mnist.history_elbo.values, "tuned_elbo": tuned_history}
 for name, title in (("elbo", "ELBO"), ("tuned_elbo", "σ²-tuned ELBO")):
     judge(
@@ -879,7 +914,7 @@ r"""
 
 ## Exercises
 
-**1. Which network for which noise?** Take the paper's four networks by their inverted $E$ and $K$. For which
+**Exercise 9.1. Which network for which noise?** Take the paper's four networks by their inverted $E$ and $K$. For which
 $\sigma^2$ is each the best of the four?
 """
 
@@ -895,7 +930,7 @@ assert (crossings < SIGMA2[1:]).all()  # each comes into its own only below its 
 
 # %% [markdown]
 r"""
-**2. A reading that mends the table.** Suppose that the second column was computed with means, as above. Let $A$
+**Exercise 9.2. A reading that mends the table.** Suppose that the second column was computed with means, as above. Let $A$
 be the sum $\sum_j (1 - \mathbb E v_j)$ of a network, between 0 and 200. Find $E$, $E(0)$ and $K$ of the first
 row for given $A$. How large must $A$ be at least, for this network not to beat the second at $\sigma^2 = 0.05$?
 Can all three defeats be mended in this way?
@@ -922,7 +957,7 @@ print("A = 40 in each row: none of the four is beaten")
 
 # %% [markdown]
 r"""
-**3. The scale of the pixels.** The paper does not say that its pixels lie in $[0, 1]$. Show that training at
+**Exercise 9.3. The scale of the pixels.** The paper does not say that its pixels lie in $[0, 1]$. Show that training at
 $\sigma^2$ on pixels multiplied by $c$ is training at $\sigma^2 / c^2$ on the original ones. What training
 minimises is $E / 2\sigma^2 + K$: compare Table 1's first row with the linear optimum for $c = 1$, for $c = 2$
 (pixels from $-1$ to $1$) and for $c = 255$.
