@@ -20,6 +20,18 @@ is training with a noise variance that rises to it. In the linear model annealin
 with the same ELBO and different learned $\sigma^2$ differ in their KL by an amount that is known beforehand. Then it
 trains: on digits while you wait, and on MNIST as far as runs are recorded.
 
+> **In short**
+>
+> - A weight $\beta$ on the KL term at noise $\sigma^2$ trains the same weights as $\beta = 1$ at noise
+>   $\beta \sigma^2$. So annealing $\beta$ at a fixed $\sigma^2$ is training with a noise variance that rises to
+>   $\sigma^2$.
+> - What a unit lives by is therefore $\theta = \beta \sigma^2$. In the linear model unit $i$ lives while
+>   $\lambda_i > \theta$, and once $\beta$ is 1 nothing of the schedule is left.
+> - With the same ELBO and learned $\sigma^2$, two models differ in KL by $\tfrac n2 \log (s_1 / s_2)$ nats: a
+>   smaller variance is paid for in KL.
+> - For your VAE: learn $\sigma^2$, or set it to the error per pixel, and start it small. On digits that does what
+>   annealing does, since both keep $\beta \sigma^2$ low while the units are being found.
+
 **You need**: the closed forms of [chapter 7](07_what_linear_theory_predicts.ipynb), the engine of
 [chapter 8](08_engine.ipynb). **Time to run**: under 30 seconds on a laptop; no GPU needed.
 
@@ -48,7 +60,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 from functools import partial
 
@@ -63,7 +75,7 @@ from helpers.moments import Moments
 from helpers.scorecard import Scorecard
 from helpers.train import Member, train
 
-# %%
+# %% tags=["hide-input"]
 pixels = data.digits_bytes()
 images = torch.tensor(pixels).double() / 255
 lam = Moments.from_samples(images.numpy()).eigenvalues
@@ -119,7 +131,7 @@ chosen at all.
 """
 
 
-# %%
+# %% tags=["hide-cell"]
 def walk(beta, sigma2, optimizer, steps=40):
     """Weights of a small VAE after some steps up the ELBO with weight `beta`; `optimizer` makes one from parameters."""
     torch.manual_seed(0)
@@ -137,7 +149,7 @@ def walk(beta, sigma2, optimizer, steps=40):
     return torch.cat([p.detach().ravel() for p in weights])
 
 
-# %%
+# %% tags=["hide-cell"]
 SGD, Adam, beta, s, eta = torch.optim.SGD, torch.optim.Adam, 0.3, 0.1, 1e-3
 cases = {
     "gradient steps, rates η/β and η": (partial(SGD, lr=eta / beta), partial(SGD, lr=eta), 1e-12),
@@ -157,7 +169,7 @@ And the engine itself, on digits, in float32. Two pairs with the same $\beta \si
 place of ReLU: at a kink a difference in the last digit can become one in the gradient.)
 """
 
-# %%
+# %% tags=["hide-input"]
 smooth = partial(vae.mlp, n=n, hidden=(64,), k=k, activation=torch.nn.Tanh)
 settings = [(0.25, 0.04), (1.0, 0.01), (4.0, 0.01), (1.0, 0.04)]
 path = train(smooth, pixels, [Member(beta=beta, sigma2=sigma2) for beta, sigma2 in settings], epochs=10)
@@ -169,11 +181,11 @@ def largest_difference(one, other):
     return max((p[one] - p[other]).abs().max().item() for p in weights.values())
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 for one, other in ((0, 1), (2, 3), (1, 3)):
     print(f"(β, σ²) = {settings[one]} and {settings[other]}: {largest_difference(one, other):.1e}")
 
-# %%
+# %% tags=["hide-input"]
 assert max(largest_difference(0, 1), largest_difference(2, 3)) < 1e-3 < 0.03 < largest_difference(1, 3)
 print("140 steps: with the same βσ² no weight differs by 1e-3; with σ² = 0.01 and 0.04 at β = 1, by more than 0.03")
 
@@ -203,7 +215,7 @@ $\tau = \beta_0 t + (1 - \beta_0)\, t^2 / 2T$, and squaring $\beta$ shows that
 $\beta^2 = \beta_0^2 + 2 (1 - \beta_0)\, \tau / T$.
 """
 
-# %%
+# %% tags=["hide-cell"]
 toy = Moments(np.zeros(5), np.diag([4.0, 2.0, 1.0, 0.5, 0.2]), 100)
 T, low, s = 20.0, 0.05, 0.7
 start = np.r_[0.1 * np.random.default_rng(0).standard_normal(30), np.ones(3)]
@@ -216,7 +228,7 @@ def slope(y, beta, sigma2):
     return np.concatenate([gradients.W.ravel(), gradients.V.ravel(), gradients.D])
 
 
-# %%
+# %% tags=["hide-cell"]
 t = np.array([0.25, 0.5, 0.8, 1.0]) * T
 tau = low * t + (1 - low) * t**2 / (2 * T)
 tight = {"rtol": 1e-9, "atol": 1e-11, "method": "LSODA"}
@@ -268,7 +280,7 @@ above $\lambda_k$ and the last is below it.
 On MNIST, with the paper's 200 latents and its schedule of 100 epochs:
 """
 
-# %%
+# %% tags=["hide-input"]
 rising = np.linspace(0.005, 1, 200)
 learned = np.array([spectrum.learned_sigma2(lam_mnist, k_mnist, beta) for beta in rising])
 assert np.allclose(learned, lam_mnist[k_mnist:].sum() / (n_mnist - rising * k_mnist), rtol=1e-12)
@@ -277,7 +289,7 @@ print(f"σ²      units of {k_mnist} in use at epoch 20, 50, 80, 100, if trainin
 for s in designs.SIGMA2:
     print(f"{s:<6g}", *(f"{spectrum.active(lam_mnist[:k_mnist], s, beta).sum():8d}" for beta in (0.2, 0.5, 0.8, 1.0)))
 
-# %% mystnb={"image": {"alt": "Linear theory on MNIST: units in use fall as β rises for the two larger noise variances; learned variance and threshold stay below the 200th eigenvalue"}}
+# %% mystnb={"image": {"alt": "Linear theory on MNIST: units in use fall as β rises for the two larger noise variances; learned variance and threshold stay below the 200th eigenvalue"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=9.4, height=3.6)
 for s, colour, line in zip(designs.SIGMA2, plots.COLOURS, (*plots.LINES[:3], (0, (1, 4))), strict=False):
     alive = [spectrum.active(lam_mnist[:k_mnist], s, min(1.0, t / 100)).sum() for t in range(1, 131)]
@@ -294,6 +306,9 @@ _ = right.legend(fontsize=9, loc="lower right")
 
 # %% [markdown]
 r"""
+**Figure 10.1.** The linear theory on MNIST along the paper's schedule: units in use at each fixed $\sigma^2$, and
+a learned $\sigma^2$ with its threshold against the 200th eigenvalue.
+
 Left: at $\sigma^2 = 0.1$ the linear model at epoch 80 has 78 units in use and 69 at the end; at 0.01 and below all
 of them at all times. Right: with $\sigma^2$ learned the threshold never comes near the smallest eigenvalue that has
 a unit. **In the linear model with 200 latents there is no collapse to prevent** once $\sigma^2$ is learned. What the
@@ -316,7 +331,7 @@ $$ K_2 - K_1 = \frac n2 \log \frac{s_1}{s_2} . $$
 all VAEs at all sizes. It makes the paper's sentence checkable. On MNIST, $n = 784$:
 """
 
-# %%
+# %% tags=["hide-input"]
 for factor in (0.99, 0.95, 0.9, 0.8, 0.5):
     print(f"σ² smaller by a factor {factor}: {n_mnist / 2 * np.log(1 / factor):6.1f} nats more KL for the same ELBO")
 
@@ -356,14 +371,14 @@ live = experiments.run(replace(plan, network=network, members=members), "mnist-a
 assert not live.diverged.any()
 
 
-# %%
+# %% tags=["hide-input"]
 def select(record, mask):
     """The members of a record where `mask` (M,) is true, the largest sigma2 first."""
     part = record.isel(member=np.flatnonzero(mask))
     return part.isel(member=np.argsort(-part.set_sigma2.values, kind="stable"))
 
 
-# %%
+# %% tags=["hide-input"]
 with_fixed = live.set_sigma2_rule.values == "fixed"
 annealed, plain = (
     select(live, with_fixed & designs.is_annealed(live)),
@@ -378,7 +393,7 @@ def inactive(kl, level=LEVELS[1]):
     return (np.asarray(kl) < level).sum(axis=-1)
 
 
-# %%
+# %% tags=["hide-input"]
 def draw_figure_5(axes, annealed, plain):
     """Inactive units: annealed, at the snapshot and at the end; and at the end, annealed and not."""
     names, epoch = [f"σ² = {s:g}" for s in annealed.set_sigma2.values], annealed.snapshot.values[0]
@@ -395,7 +410,7 @@ def draw_figure_5(axes, annealed, plain):
     axes[1].set_title("at the end: annealed and not", fontsize=11)
 
 
-# %% mystnb={"image": {"alt": "Digits: KL rising and falling back under annealing; inactive curves at the snapshot below those at the end; the ends with and without annealing close"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Digits: KL rising and falling back under annealing; inactive curves at the snapshot below those at the end; the ends with and without annealing close"}} tags=["hide-input", "nbval-ignore-output"]
 fig, axes = plots.panels(3)
 three = [(annealed, "annealed", "-"), (plain, "β = 1", "--"), (held, "β = 0.8", ":")]
 for (part, name, line), colour in zip(three, plots.COLOURS, strict=False):
@@ -407,6 +422,9 @@ draw_figure_5(axes[1:], annealed, plain)
 
 # %% [markdown]
 r"""
+**Figure 10.2.** Figure 5 of the paper in small, on digits, trained live: the KL over the epochs, and the share of
+inactive units at the snapshot and at the end.
+
 Panel a: under annealing the KL shoots up while $\beta$ is small, out of the picture, and comes back to that of the run
 without. The thin line marks the snapshot. Panel b: Figure 5. At the snapshot (dashed) fewer units are below most
 thresholds than at the end (solid). Panel c: at the end, with annealing (solid) and without (dashed), the curves
@@ -414,7 +432,7 @@ differ by a few units of the 20. In numbers, at two thresholds:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def show_figure_5(annealed, plain):
     """Print inactive units at the snapshot, at the end and without annealing, and the final ELBOs."""
     print(f"of {annealed.unit.size} units:        snapshot   end   not annealed |   ELBO: annealed   not annealed")
@@ -426,7 +444,7 @@ def show_figure_5(annealed, plain):
             print(f"σ² = {s:<6g} KL < {level:<5g}{counts}{values}")
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 show_figure_5(annealed, plain)
 print(f"\nσ² = 0.1 at epoch {snapshot}, and at the end: units with KL < {LEVELS[0]}, KL < {LEVELS[1]}; KL")
 for part, name, _ in three:
@@ -434,7 +452,7 @@ for part, name, _ in three:
     texts = [f"{inactive(kl, LEVELS[0]):4d}, {inactive(kl, LEVELS[1])}; {kl.sum():.2f}" for kl in ends]
     print(f"{name:10s}", *(f"{text:20s}" for text in texts))
 
-# %%
+# %% tags=["hide-input"]
 early, end, early_without, without = (
     np.array([inactive(kl, e) for e in LEVELS])
     for part in (annealed, plain)
@@ -446,7 +464,7 @@ assert (np.abs(annealed.elbo.values - plain.elbo.values) < 2.5).all() and (np.ab
 assert end[1].sum() < without[1].sum() and (annealed.elbo.values < plain.elbo.values + 0.5).all()
 print("the end, annealed and not: inactive units within 7 of 20, fewer if annealed; ELBO within 2.5 nats, not higher")
 
-# %%
+# %% tags=["hide-input"]
 assert early_without[0].sum() < without[0].sum() - 3
 print("also without annealing: fewer units below 0.01 nats at the snapshot than at the end")
 at_snapshot = [inactive(part.snapshot_kl_per_unit.values[0, 0]) for part, _, _ in three]
@@ -477,7 +495,7 @@ epochs, and may then fail.)
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def of_mnist(*names):
     """MNIST records of some studies, of one profile: with "quick" the largest that all have, or None."""
     if profile != "quick":  # then that one, trained here where it is missing
@@ -493,7 +511,7 @@ def missing(study):
     return f"no recorded run yet; make one with: python -m helpers.studies run {study} --profile paper --device cuda"
 
 
-# %%
+# %% tags=["hide-input"]
 def best_rates(record):
     """Of each configuration the member whose learning rate has the best final ELBO, the largest sigma2 first."""
     return select(record, np.isin(np.arange(record.member.size), designs.best(record)))
@@ -507,7 +525,7 @@ else:
     figure5 = [best_rates(record) for record in figure5]
     show_figure_5(*figure5)
 
-# %% mystnb={"image": {"alt": "Figure 5: share of MNIST latents below each KL threshold, annealed at 80% of the schedule and at the end, and with and without annealing"}}
+# %% mystnb={"image": {"alt": "Figure 5: share of MNIST latents below each KL threshold, annealed at 80% of the schedule and at the end, and with and without annealing"}} tags=["hide-input"]
 if figure5 is None:
     print(missing("mnist-annealed"))
 else:
@@ -517,6 +535,9 @@ else:
 
 # %% [markdown] tags=["where-recorded"]
 r"""
+**Figure 10.3.** Figure 5 of the paper from our recorded runs on MNIST: the share of inactive units before
+annealing ends and at the end, and with annealing and without.
+
 On the left stands the paper's Figure 5, dashed before annealing ends, solid at
 the end of training; on the right the end beside the end without annealing. Each curve is of the learning rate with the best final
 ELBO, which need not be the same with annealing and without. What the paper claims of them is judged
@@ -529,7 +550,7 @@ The study without annealing took its snapshot after the same epoch, so the fair 
 made on MNIST too:
 """
 
-# %%
+# %% tags=["hide-input"]
 if figure5 is None:
     print(missing("mnist-annealed"))
 else:
@@ -545,7 +566,7 @@ r"""
 And with several seeds:
 """
 
-# %%
+# %% tags=["hide-input"]
 more = records.recorded("mnist-seeds", "paper")
 if more is None:
     print(missing("mnist-seeds"), "(it follows the other three)")
@@ -570,7 +591,7 @@ Now $\sigma^2$ is learned, by Adam like the weights. The paper does not say from
 1, where $\log \sigma^2 = 0$. Three seeds, with annealing and without:
 """
 
-# %%
+# %% tags=["hide-input"]
 from_one = (live.set_sigma2_rule.values == "adam") & (live.set_sigma2.values == 1)
 ways = {
     "annealed": select(live, from_one & designs.is_annealed(live)),
@@ -583,12 +604,15 @@ for part in ways.values():
 print("all members: the ELBO at σ² = E/n is -(n/2)(log(2πE/n) + 1) - K; the six learned σ² are within 15% of E/n")
 
 
-# %% mystnb={"image": {"alt": "Digits, three seeds each: ELBO higher, learned variance lower and inactive curves lower with annealing than without"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Digits, three seeds each: ELBO higher, learned variance lower and inactive curves lower with annealing than without"}} tags=["hide-input", "nbval-ignore-output"]
 fig, axes = plots.panels(3)
 plots.learned_variance(axes, ways)
 
 # %% [markdown]
 r"""
+**Figure 10.4.** Figure 6 of the paper in small, on digits, trained live with three seeds: ELBO, learned
+$\sigma^2$ and inactive units, with annealing and without.
+
 Annealed (solid), the ELBO ends higher, $\sigma^2$ lower and the curve of inactive units lower, for each seed. At the
 start all $\log \sigma^2$ fall along one line, by about one learning rate a step, as Adam does ([chapter
 8](08_engine.ipynb#an-ensemble-on-digits)). The account of the section on equal ELBOs, for each seed: what the
@@ -597,7 +621,7 @@ come close.)
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def show_account(annealed, plain, n):
     """Print where each member of two records ends, and what makes the difference of their ELBOs."""
     print("seed   σ²: annealed, not    inactive   σ² brings   KL costs   ELBO: annealed, not   (inactive: KL < 0.1)")
@@ -609,10 +633,10 @@ def show_account(annealed, plain, n):
         print(f"{seed:4d}" + "{:12.5f} {:8.5f} {:6d} {:4d} {:11.1f} {:10.1f} {:14.1f} {:8.1f}".format(*row))
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 show_account(ways["annealed"], ways["β = 1"], n)
 
-# %%
+# %% tags=["hide-input"]
 up, one = ways["annealed"], ways["β = 1"]
 assert up.sigma2.values.max() < one.sigma2.values.min() and up.elbo.values.min() > one.elbo.values.max() + 2
 assert all(inactive(up.kl_per_unit, e).sum() < inactive(one.kl_per_unit, e).sum() for e in LEVELS)
@@ -635,7 +659,7 @@ $\theta < \lambda_{k}$ all $k$ can live. Beside it, where the runs end.
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def draw_thresholds(ax, record, lam, k):
     """The linear threshold beta sigma2 of each member against the epoch, over the eigenvalues that have a unit."""
     ax.axhspan(lam[k - 1], lam[0], color="0.88")
@@ -652,7 +676,7 @@ def draw_thresholds(ax, record, lam, k):
     ax.legend(title="σ² starts at", fontsize=9, title_fontsize=9, ncols=2)
 
 
-# %%
+# %% tags=["hide-input"]
 def draw_ends(axes, record, n):
     """Final ELBO against the start, and KL against E/n with lines of equal ELBO."""
     looks = (("annealed", designs.is_annealed(record), "o-", 0), ("β = 1", ~designs.is_annealed(record), "s--", 1))
@@ -669,7 +693,7 @@ def draw_ends(axes, record, n):
     equal_elbo(axes[1], n)
 
 
-# %%
+# %% tags=["hide-input"]
 def equal_elbo(ax, n):
     """Lines of equal ELBO in a plane of KL against the best sigma2, behind what is drawn, with their values."""
     (low, high), (bottom, top) = ax.get_xlim(), ax.get_ylim()
@@ -686,7 +710,7 @@ def equal_elbo(ax, n):
     ax.set(xlim=(low, high), ylim=(bottom, top))
 
 
-# %% mystnb={"image": {"alt": "Digits: threshold βσ² over the epochs for four starts; final ELBO falling with the start; KL against error per pixel over lines of equal ELBO"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Digits: threshold βσ² over the epochs for four starts; final ELBO falling with the start; KL against error per pixel over lines of equal ELBO"}} tags=["hide-input", "nbval-ignore-output"]
 begun = select(live, (live.set_sigma2_rule.values == "adam") & (live.set_seed.values == 0))
 fig, axes = plots.panels(3)
 draw_thresholds(axes[0], begun, lam, k)
@@ -694,6 +718,9 @@ draw_ends(axes[1:], begun, n)
 
 # %% [markdown]
 r"""
+**Figure 10.5.** Where $\sigma^2$ starts, on digits, trained live: the threshold over the epochs, the ELBO at the
+end by start, and the KL against the error.
+
 Panel a: from $\sigma^2 = 1$ without annealing (dashed) the threshold starts above $\lambda_1$ and comes down through
 the spectrum; annealed (solid), it comes from below and stays lower for as long as $\beta$ rises. From 10, Adam needs
 the whole schedule to get down to $\lambda_1$, and annealing is over when it would be of use (that run even ends
@@ -702,7 +729,7 @@ the start far more than the schedule. Panel c: the same runs in the plane of err
 start). Thin lines join equal ELBOs, of which the numbers in grey tell the value; the runs do not lie along them.
 """
 
-# %%
+# %% tags=["hide-input"]
 keys = zip(begun.set_sigma2.values, designs.is_annealed(begun), strict=True)
 ends = dict(zip(keys, begun.elbo.values, strict=True))
 small = [ends[s, False] for s in (0.1, 0.01)]
@@ -724,7 +751,7 @@ say.
 ## Figure 6: MNIST
 """
 
-# %%
+# %% tags=["hide-input"]
 figure6 = of_mnist("mnist-learned")
 if figure6 is None:
     print(missing("mnist-learned"))
@@ -738,7 +765,7 @@ else:
     linear = spectrum.elbo(lam_mnist, k_mnist, spectrum.learned_sigma2(lam_mnist, k_mnist))
     print(f"ELBO of the best linear VAE with {k_mnist} latents: {linear:.1f}")
 
-# %% mystnb={"image": {"alt": "Figure 6 on MNIST: ELBO and learned variance over training and inactive units at the end, with annealing and without"}}
+# %% mystnb={"image": {"alt": "Figure 6 on MNIST: ELBO and learned variance over training and inactive units at the end, with annealing and without"}} tags=["hide-input"]
 if figure6 is None:
     print(missing("mnist-learned"))
 else:
@@ -748,6 +775,9 @@ else:
 
 # %% [markdown] tags=["where-recorded"]
 r"""
+**Figure 10.6.** Figure 6 of the paper from our recorded runs on MNIST: ELBO, learned $\sigma^2$ and inactive
+units, with annealing and without.
+
 These are the three parts of the paper's Figure 6, from our run: the ELBO, $\sigma^2$, and the units. One
 pair of runs cannot tell a rule from chance, so the paper's observation, the same ELBO with different
 representations, wants seeds.
@@ -759,14 +789,14 @@ With three more at the learning rates chosen:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def by_seed(record, mask):
     """Learned members of a record where `mask` (M,) holds, by seed."""
     part = select(record, mask & (record.set_sigma2_rule.values == "adam"))
     return part.isel(member=np.argsort(part.set_seed.values, kind="stable"))
 
 
-# %%
+# %% tags=["hide-input"]
 pairs = []
 if figure6 is not None:
     pairs.append((ways6["annealed"], ways6["β = 1"]))
@@ -783,7 +813,7 @@ r"""
 And the start of $\sigma^2$, from 30 to 0.001, at one learning rate:
 """
 
-# %% mystnb={"image": {"alt": "MNIST: threshold βσ² over the epochs for ten starts; final ELBO against the start; KL against error per pixel with lines of equal ELBO"}}
+# %% mystnb={"image": {"alt": "MNIST: threshold βσ² over the epochs for ten starts; final ELBO against the start; KL against error per pixel with lines of equal ELBO"}} tags=["hide-input"]
 begun = records.recorded("mnist-sigma-init", "paper")
 if begun is None:
     print(missing("mnist-sigma-init"))
@@ -799,6 +829,9 @@ else:
 
 # %% [markdown] tags=["where-recorded"]
 r"""
+**Figure 10.7.** Where $\sigma^2$ starts, from our recorded runs on MNIST: the threshold over the epochs, the ELBO
+at the end by start, and the KL against the error.
+
 It reads like the picture for digits: the threshold on its way (a), the ELBO by start (b), the runs between lines of
 equal ELBO (c).
 """
@@ -815,11 +848,11 @@ Not every run can decide. [Chapter 9](09_fixed_variance.ipynb#verdicts) says whi
 VAE, one that fell and did not recover, one that still changes by more than the claim turns on. Where ours stand:
 """
 
-# %%
+# %% tags=["hide-input"]
 for part in (*(figure5 or ()), *(ways6.values() if figure6 else ())):
     print(f"{records.label(part)}\n{standing.describe(part, lam_mnist)}\n")
 
-# %%
+# %% tags=["hide-input"]
 scorecard = Scorecard("10_annealing_and_learned_variance")
 
 
@@ -836,7 +869,7 @@ def listed(values, form="{:.3g}"):
     return ", ".join(form.format(value) for value in values)
 
 
-# %%
+# %% tags=["hide-input"]
 def stages():
     """(level, sigma2, inactive at the snapshot, at the end) with annealing, where any are at the end."""
     up = figure5[0]
@@ -844,7 +877,7 @@ def stages():
     return [(e, s, inactive(a, e), inactive(b, e)) for s, a, b in kls for e in LEVELS if inactive(b, e)]
 
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 5",
     f"after 80% of the annealing fewer units are below {LEVELS[0]} and {LEVELS[1]} nats than at the end, where any are",
@@ -862,7 +895,7 @@ same if the counts differ by at most 2, or a tenth. What that turns on are the u
 under the limit or exceeds it.
 """
 
-# %%
+# %% tags=["hide-input"]
 LEVEL, UNITS, SHARE = 0.2, 2, 0.1
 
 
@@ -873,7 +906,7 @@ def ends():
     return list(zip(figure5[0].set_sigma2.values, *counts, allowed, strict=True))
 
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 5",
     f"the end is that without annealing: units with {LEVEL} nats or more differ by at most {UNITS}, or {SHARE:.0%}",
@@ -885,20 +918,20 @@ _ = judge(
 )
 
 
-# %%
+# %% tags=["hide-input"]
 def both(quantity):
     """(annealed, not) for each seed there is."""
     columns = [[quantity(part) for part in pair] for pair in pairs]
     return [row for one, other in columns for row in zip(np.atleast_1d(one), np.atleast_1d(other), strict=True)]
 
 
-# %%
+# %% tags=["hide-input"]
 def elbo_apart():
     """The least difference of the ELBOs that the two noise variances make at the same error and KL, in nats."""
     return min(n_mnist / 2 * abs(np.log(a / b)) for a, b in both(lambda part: part.sigma2.values))
 
 
-# %%
+# %% tags=["hide-input"]
 learned_parts = [part for pair in pairs for part in pair]
 _ = judge(
     "Figure 6",
@@ -911,13 +944,13 @@ _ = judge(
 )
 
 
-# %%
+# %% tags=["hide-input"]
 def units_in_use():
     """(annealed, not) units with LEVEL nats or more, for each seed there is."""
     return both(lambda part: part.unit.size - inactive(part.kl_per_unit.values, LEVEL))
 
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 6",
     f"with σ² learned, annealing ends with more units of {LEVEL} nats or more",
@@ -928,7 +961,7 @@ _ = judge(
     lambda: min(LEVEL * abs(a - b) for a, b in units_in_use()),
 )
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 6",
     "the final training ELBOs with and without annealing differ by at most 1%",
@@ -958,7 +991,7 @@ r"""
 
 ## Exercises
 
-**1. Weight decay.** Add $-\tfrac w2 \|\phi\|^2$ to the objective. For which $w$ does weight $\beta$ at $\sigma^2$
+**Exercise 10.1. Weight decay.** Add $-\tfrac w2 \|\phi\|^2$ to the objective. For which $w$ does weight $\beta$ at $\sigma^2$
 still walk the path of the ELBO at $\beta \sigma^2$ with decay $w'$, under gradient steps? And if the decay acts on
 the weights directly, $\phi \leftarrow (1 - \eta w) \phi$ before each of Adam's steps (AdamW)? Check both.
 """
@@ -979,7 +1012,7 @@ print("gradient steps: w = β w'; AdamW: w = w'")
 
 # %% [markdown]
 r"""
-**2. Faces.** The paper's Figures 7 and 8 are of colour images of $64 \times 64$ pixels, where annealing "enabled the
+**Exercise 10.2. Faces.** The paper's Figures 7 and 8 are of colour images of $64 \times 64$ pixels, where annealing "enabled the
 VAE to learn a smaller value of $\sigma^2$ which corresponded to a better final ELBO value". By how much may
 $\sigma^2$ differ if the KLs differ by 20 nats and the ELBOs are the same? How many nats of ELBO does a $\sigma^2$
 bring that is 5% smaller, at the same KL?
@@ -993,7 +1026,7 @@ print(f"σ² smaller by 5%: {faces / 2 * np.log(1 / 0.95):.0f} nats")
 
 # %% [markdown]
 r"""
-**3. How long is the way down?** Under Adam a learned $\log \sigma^2$ moves by about one learning rate a step while
+**Exercise 10.3. How long is the way down?** Under Adam a learned $\log \sigma^2$ moves by about one learning rate a step while
 it is far off. After how many epochs does it pass $\lambda_1$ on digits, from 10? Compare with the run. And in the
 `paper` plan on MNIST, from 30 and from 1, at each learning rate: is the annealing, of 100 epochs, then still on?
 """
