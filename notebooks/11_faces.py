@@ -19,6 +19,18 @@ pictures of what the annealed VAE has learned (Figures 10 and 11). This chapter 
 finds the spectrum of 12,288-dimensional images, trains in small on pieces of two photographs while you wait, and shows
 the recorded runs on faces. It says each time how many faces and how many steps they are made of.
 
+> **In short**
+>
+> - The spectrum of the images says beforehand how many latents a linear VAE would use: those with
+>   $\lambda_i > \sigma^2$. For faces of 12,288 dimensions it is found from a matrix as small as the number of
+>   images.
+> - By it, 500 latents are all in use at $\sigma^2 = 0.01$ and below, and with $\sigma^2$ learned. What a deep
+>   network loses beyond that has other reasons.
+> - Under Adam $\log \sigma^2$ moves by about one learning rate a step, so a learned $\sigma^2$ needs thousands of
+>   steps to come down from 1. Set to the error per pixel after each epoch it is there at once.
+> - For your VAE: look at $\sigma^2$ against the error per pixel. As long as it is far above, units are told to
+>   die that would live at the end.
+
 **You need**: the engine of [chapter 8](08_engine.ipynb), and what [chapter 10](10_annealing_and_learned_variance.ipynb)
 says of annealing and of a learned $\sigma^2$. **Time to run**: under 45 seconds on a laptop; no GPU needed.
 
@@ -47,7 +59,7 @@ if found is None:
 # %% tags=["parameters"]
 profile = "quick"
 
-# %%
+# %% tags=["hide-input"]
 import io
 from dataclasses import replace
 
@@ -85,7 +97,7 @@ weights and $b$ biases:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def layers(network, x):
     """Print the layers of a network that have parameters, with the shape each makes of x (1, ...)."""
     for layer in network:
@@ -94,7 +106,7 @@ def layers(network, x):
             print(f"{type(layer).__name__:16s} {'×'.join(map(str, x.shape[1:])):>9s} {count:8,d} parameters")
 
 
-# %%
+# %% tags=["hide-input"]
 model = designs.FACES()
 with torch.no_grad():
     layers(model.encoder, torch.zeros(1, 64, 64, 3))
@@ -157,7 +169,7 @@ pixels' variances:
 # %%
 plots.show_source(covariance_eigenvalues)
 
-# %%
+# %% tags=["hide-cell"]
 small = data.patches(8, 60).reshape(60, -1) / 255
 direct = Moments.from_samples(small).eigenvalues
 assert small.shape == (60, 192) and np.allclose(covariance_eigenvalues(small), direct, atol=1e-12)
@@ -175,7 +187,7 @@ For the pack's faces $N > n$, and $S$ is the smaller of the two. A notebook is n
 helpers.celeba` takes the images in batches, finds the 12,288 eigenvalues once, and the book carries these.
 """
 
-# %%
+# %% tags=["hide-input"]
 lam_faces, count = celeba.eigenvalues()
 learned = spectrum.learned_sigma2(lam_faces, 500)
 print(f"{count:,} faces: variance per pixel and colour {lam_faces.sum() / n:.4f}, its sum {lam_faces.sum():.1f}")
@@ -186,7 +198,7 @@ for s in designs.SIGMA2:
 best = spectrum.elbo(lam_faces, 500, learned)
 print(f"σ² learned: {learned:.5f}, {(lam_faces[:500] > learned).sum()} latents in use, ELBO {best:,.0f} nats")
 
-# %% mystnb={"image": {"alt": "Eigenvalues of patches and of faces on logarithmic axes, falling by more than six powers of ten, with the four fixed noise variances as horizontal lines"}}
+# %% mystnb={"image": {"alt": "Eigenvalues of patches and of faces on logarithmic axes, falling by more than six powers of ten, with the four fixed noise variances as horizontal lines"}} tags=["hide-input"]
 fig, ax = plots.figure(width=7.4, height=3.8)
 for values, name, line in ((lam_faces, f"{count:,} faces", "-"), (lam[:511], "512 patches", "--")):
     ax.loglog(np.arange(1, values.size + 1), values, line, label=name)
@@ -200,6 +212,9 @@ _ = ax.legend()
 
 # %% [markdown]
 r"""
+**Figure 11.1.** Eigenvalues of the patches, found here, and of the faces, which come with the book, with the four
+fixed noise variances as horizontal lines.
+
 The faces' eigenvalues fall more slowly than those of the patches, and the 500th is still above $\sigma^2 = 0.01$. The
 linear theory therefore expects some hundreds of latents in use at $\sigma^2 = 0.1$, all 500 at 0.01 and below, and with
 $\sigma^2$ learned all of them as well. And its ELBO rises all the way from $\sigma^2 = 0.1$ to 0.001: this is Figure 9,
@@ -208,11 +223,10 @@ predicted from a spectrum.
 ## How σ² is learned here
 
 The paper learns $\sigma^2$ "online", which we take to mean by Adam, like the weights. Adam moves $\log \sigma^2$ by about
-one learning rate a step while the gradient keeps its sign ([chapter
-10](10_annealing_and_learned_variance.ipynb#exercises), exercise 3). So to come from 1 down to the linear optimum above takes about:
+one learning rate a step while the gradient keeps its sign ([Exercise 10.3](10_annealing_and_learned_variance.ipynb#exercises)). So to come from 1 down to the linear optimum above takes about:
 """
 
-# %%
+# %% tags=["hide-input"]
 for rate in designs.FACE_RATES:
     steps = np.log(1 / learned) / rate
     whole, ours = (steps / (images // 128) for images in (162_770, count))
@@ -229,7 +243,7 @@ per pixel of that epoch, $\sigma^2 = E/n$ ([chapter 10](10_annealing_and_learned
 and with them goes what annealing does for the paper by letting $\sigma^2$ come down sooner. The plans:
 """
 
-# %%
+# %% tags=["hide-input"]
 for study in ("faces-learned", "faces-fixed"):
     print(designs.STUDIES[study].title)
     for name, plan in designs.STUDIES[study].plans.items():
@@ -257,7 +271,7 @@ print(
 )
 
 
-# %%
+# %% tags=["hide-input"]
 def part(record, mask):
     """The members of a record where `mask` (M,) is true, the largest sigma2 and then the smallest seed first."""
     found = record.isel(member=np.flatnonzero(mask))
@@ -275,20 +289,23 @@ def inactive(kl, level):
     return (np.asarray(kl) < level).sum(axis=-1)
 
 
-# %% mystnb={"image": {"alt": "Patches: ELBO over the epochs, learned variance falling from 1 to below 0.1, and shares of inactive units at the end, with annealing and without"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Patches: ELBO over the epochs, learned variance falling from 1 to below 0.1, and shares of inactive units at the end, with annealing and without"}} tags=["hide-input", "nbval-ignore-output"]
 fig, axes = plots.panels(3)
 plots.learned_variance(axes, with_and_without(live))
 _ = fig.suptitle("as Figures 7 and 8: " + records.label(live), fontsize=9.5)
 
 # %% [markdown]
 r"""
+**Figure 11.2.** Figures 7 and 8 of the paper in small, on patches of two photographs, trained live: ELBO, learned
+$\sigma^2$ and inactive units, with annealing and without.
+
 Panel a has the ELBO of the standard objective over the epochs, as in Figure 7; b and c what Figure 8 shows, $\sigma^2$ and
 the inactive units. While $\beta$ is small the annealed run maximises something else than what is drawn. How
 the two compare after a dozen epochs differs between seeds and machines, so no cell claims it. What holds:
 """
 
 
-# %%
+# %% tags=["hide-input"]
 COLUMNS = ("σ²", "E/n", "ELBO", "KL", "KL > 0.1", "KL > 0.01", "λ > σ²")
 
 
@@ -304,16 +321,16 @@ def account(record, lam):
         print(f"{f'σ² {rule}, {kind}, seed {one.set_seed.item()}':32s}{row}")
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 account(live, lam)
 
-# %%
+# %% tags=["hide-input"]
 for record in with_and_without(live).values():
     assert (record.sigma2.values < 0.1).all() and (np.abs(record.sigma2 / record.tuned_sigma2 - 1) < 0.5).all()
     assert (record.elbo.values > 0).all()
 print("both ways σ² comes down from 1 to below 0.1, near the error per pixel")
 
-# %% mystnb={"image": {"alt": "Patches: ELBO over the epochs of four VAEs with fixed noise variance; the smallest one far below the others"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Patches: ELBO over the epochs of four VAEs with fixed noise variance; the smallest one far below the others"}} tags=["hide-input", "nbval-ignore-output"]
 fixed = part(live, live.set_sigma2_rule.values == "fixed")
 names = [f"σ² = {s:g}" for s in fixed.set_sigma2.values]
 fig, (left, right) = plots.figure(1, 2, width=10.5, height=3.6)
@@ -323,7 +340,13 @@ left.set(ylabel="ELBO (nats per image)", title="ELBO, as in Figure 9")
 right.set_title("the same, nearer")
 _ = fig.suptitle(records.label(live), fontsize=9.5)
 
-# %%
+# %% [markdown]
+r"""
+**Figure 11.3.** Figure 9 of the paper in small, on the same patches: the ELBO over the epochs at four fixed noise
+variances.
+"""
+
+# %% tags=["hide-input"]
 error, elbo = fixed.tuned_sigma2.values, fixed.elbo.values
 assert (error > 0.005).all() and elbo[3] < elbo[:3].min() - 10_000
 print("σ² = 0.001: the error per pixel is more than five times as large, and the ELBO is far below the others")
@@ -370,7 +393,7 @@ for found, expected in zip((plane[0, 0], plane[0, -1], plane[-1, 0], plane[-1, -
 print("the corners of the plane: the three reconstructions, and b + c - a decoded")
 
 
-# %%
+# %% tags=["hide-input"]
 def mosaic(ax, images, title):
     """Images (rows, columns, height, width, 3), uint8, as one picture with white seams."""
     framed = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
@@ -381,7 +404,7 @@ def mosaic(ax, images, title):
     ax.set_title(title, fontsize=10.5)
 
 
-# %%
+# %% tags=["hide-input"]
 def draw_pictures(record, m, originals=None):
     """Figures 10 and 11 of member m: reconstructions, below the originals where these may be shown, and the plane."""
     found, plane = pictures.from_record(record.reconstructed[m]), pictures.from_record(record.plane[m])
@@ -398,18 +421,21 @@ def draw_pictures(record, m, originals=None):
     return fig
 
 
-# %% mystnb={"image": {"alt": "Eight patches of photographs above their blurred reconstructions; five by five decoded points of the plane through the first three"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Eight patches of photographs above their blurred reconstructions; five by five decoded points of the plane through the first three"}} tags=["hide-input", "nbval-ignore-output"]
 fig = draw_pictures(live, best_live, images)
 _ = fig.suptitle("as Figures 10 and 11: " + records.label(live), fontsize=9.5)
 
 # %% [markdown]
 r"""
+**Figure 11.4.** Figures 10 and 11 of the paper in small: eight patches above their reconstructions, and decoded
+points of the plane through the first three.
+
 After a dozen epochs the reconstructions are blurred, and the grid of the convolutions shows. How much of the pixels' variance do
 they leave?
 """
 
 
-# %%
+# %% tags=["hide-input"]
 left = live.tuned_sigma2.values[best_live] / (lam.sum() / n)
 assert left < 0.5
 print("patches: error per pixel, draws of z included, less than half of the variance per pixel")
@@ -420,7 +446,7 @@ r"""
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def of_faces(study):
     """The longest recorded run of a study, or None; trained here where the profile asks for it and there is none."""
     longer = records.recorded(f"{study}-longer", "paper")
@@ -436,7 +462,7 @@ def missing(study):
     return f"no recorded run yet; make one with: {command}, and put it into src/helpers/records"
 
 
-# %%
+# %% tags=["hide-input"]
 def length(record):
     """How long a run is: images, epochs and gradient steps."""
     settings, images = records.parts(record)[0]["settings"], int(record["count"].values[0])
@@ -444,14 +470,14 @@ def length(record):
     return f"{images:,} training images, {settings['epochs']} epochs, {steps:,} gradient steps"
 
 
-# %%
+# %% tags=["hide-input"]
 faces, faces_fixed = of_faces("faces-learned"), of_faces("faces-fixed")
 for study, record in (("faces-learned", faces), ("faces-fixed", faces_fixed)):
     print(study, missing(study) if record is None else f"{records.label(record)}\n    {length(record)}", sep=": ")
 if faces is not None:
     account(faces, lam_faces)
 
-# %% mystnb={"image": {"alt": "Figures 7 and 8 on faces: ELBO and learned variance over the epochs and inactive units at the end, with annealing and without"}}
+# %% mystnb={"image": {"alt": "Figures 7 and 8 on faces: ELBO and learned variance over the epochs and inactive units at the end, with annealing and without"}} tags=["hide-input"]
 if faces is None:
     print(missing("faces-learned"))
 else:
@@ -464,6 +490,9 @@ else:
 
 # %% [markdown] tags=["where-recorded"]
 r"""
+**Figure 11.5.** Figures 7 and 8 of the paper from our recorded run on faces: ELBO, learned $\sigma^2$ and
+inactive units, with annealing and without.
+
 Panel a is Figure 7, the ELBO of the standard objective; b and c are Figure 8. Read the curves with
 the run's images and steps in mind, printed above. Here $\sigma^2$ does not have to find its way down under Adam, so what
 annealing does for the paper by speeding that up cannot show. (The last column above, $\lambda > \sigma^2$, is from the
@@ -475,7 +504,7 @@ r"""
 ## Figure 9: fixed σ²
 """
 
-# %% mystnb={"image": {"alt": "Figure 9 on faces: ELBO over the epochs, one line for each of the four fixed noise variances"}}
+# %% mystnb={"image": {"alt": "Figure 9 on faces: ELBO over the epochs, one line for each of the four fixed noise variances"}} tags=["hide-input"]
 if faces_fixed is None:
     print(missing("faces-fixed"))
 else:
@@ -491,6 +520,9 @@ else:
 
 # %% [markdown] tags=["where-recorded"]
 r"""
+**Figure 11.6.** Figure 9 of the paper from our recorded run on faces: the ELBO over the epochs at four fixed
+noise variances.
+
 The ELBO of every epoch, at the four noise variances, on the right without the first epochs and
 what lies far below. The table says whether each error per pixel, $E/n$, is still above its $\sigma^2$ or already below.
 """
@@ -500,7 +532,7 @@ r"""
 ## Figures 10 and 11: faces
 """
 
-# %% mystnb={"image": {"alt": "Eight reconstructed faces; five by five decoded points of the plane through the first three, the fourth corner extrapolated"}}
+# %% mystnb={"image": {"alt": "Eight reconstructed faces; five by five decoded points of the plane through the first three, the fourth corner extrapolated"}} tags=["hide-input"]
 if faces is None:
     print(missing("faces-learned"))
 else:
@@ -511,9 +543,12 @@ else:
 
 # %% [markdown] tags=["where-recorded"]
 r"""
+**Figure 11.7.** Figures 10 and 11 of the paper from our recorded run on faces: reconstructions, and decoded
+points of the plane through three of them.
+
 The annealed network's reconstructions of the first eight training images, which themselves may not be
 printed here, and the plane through the first three. Its fourth corner, bottom right, is not between the faces but beyond
-them, at $b + c - a$: on average farther from the centre than any one of them ([exercise 2](#exercises)).
+them, at $b + c - a$: on average farther from the centre than any one of them ([Exercise 11.2](#exercises)).
 """
 
 # %% [markdown]
@@ -532,7 +567,7 @@ compare with the best linear VAE of 256 latents, and print that of 500 beside it
 linear map either. So this is a yardstick here, and no proven floor as with the networks on MNIST.)
 """
 
-# %%
+# %% tags=["hide-input"]
 WIDTH = designs.FACES.keywords["dense"]
 for k in (WIDTH, 500):
     s = spectrum.learned_sigma2(lam_faces, k)
@@ -540,7 +575,7 @@ for k in (WIDTH, 500):
 for record in filter(lambda record: record is not None, (faces, faces_fixed)):
     print(f"{records.label(record)}\n{standing.describe(record, lam_faces, WIDTH)}")
 
-# %%
+# %% tags=["hide-input"]
 scorecard = Scorecard("11_faces")
 LEVELS, MARGIN = (0.01, 0.1), 0.01  # in nats; what a difference must be at least, of the smaller value
 RULE = "with σ² set to the error per pixel after every epoch, "
@@ -554,7 +589,7 @@ def judge(figure, claim, record, holds, paper, ours, turns_on):
     return scorecard.claim(figure, claim, holds(), paper, ours(), f"{records.label(record)}; {length(record)}", why)
 
 
-# %%
+# %% tags=["hide-input"]
 def pairs(quantity):
     """(annealed, not) for each seed of the run on faces."""
     return list(zip(*(np.atleast_1d(quantity(record)) for record in with_and_without(faces).values()), strict=True))
@@ -565,7 +600,7 @@ def listed(values, form):
     return "; ".join(form.format(*value) for value in values)
 
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 7",
     RULE + f"annealing ends with a training ELBO higher by at least {MARGIN:.0%}",
@@ -576,7 +611,7 @@ _ = judge(
     lambda: min(abs(a - b - MARGIN * abs(b)) for a, b in pairs(lambda record: record.elbo.values)),
 )
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 8",
     RULE + f"annealing ends with a σ² smaller by at least {MARGIN:.0%}",
@@ -587,7 +622,7 @@ _ = judge(
     lambda: min(n / 2 * abs(np.log(b / (1 + MARGIN) / a)) for a, b in pairs(lambda record: record.sigma2.values)),
 )
 
-# %%
+# %% tags=["hide-input"]
 _ = judge(
     "Figure 8",
     RULE + f"annealing ends with fewer units below {LEVELS[0]} and {LEVELS[1]} nats, where any are without it",
@@ -599,7 +634,7 @@ _ = judge(
 )
 
 
-# %%
+# %% tags=["hide-input"]
 def by_sigma2(quantity):
     """Averages over the seeds, for each fixed sigma2 from large to small."""
     values = faces_fixed[quantity].values
@@ -624,19 +659,19 @@ steps would be a quarter of the way each):
 """
 
 
-# %%
+# %% tags=["hide-input"]
 def recognised(record, m):
     """Which reconstructions are nearer to their own image than to the others that the record shows, (images,) bool."""
     return record.distance.values[m].argmin(axis=1) == np.arange(record.sizes["image"])
 
 
-# %%
+# %% tags=["hide-input"]
 def variance_left():
     """Of the pixels' variance over the pack's images, the share that the annealed network's reconstructions leave."""
     return faces.tuned_sigma2.values[shown] / (lam_faces.sum() / n)
 
 
-# %%
+# %% tags=["hide-input"]
 def largest_steps():
     """Of the way from corner to corner the share of the largest of the four steps, along each side of the plane, (4,)."""
     grid = pictures.from_record(faces.plane[shown]).astype(float).reshape(5, 5, -1)
@@ -673,7 +708,7 @@ GPU: `python -m helpers.studies run faces-learned --profile paper --device cuda`
 
 ## Exercises
 
-**1. A Gram matrix of one's own.** Find the first eigen*vector* of $S$ for the 512 patches from that of $G$. What is it a picture
+**Exercise 11.1. A Gram matrix of one's own.** Find the first eigen*vector* of $S$ for the 512 patches from that of $G$. What is it a picture
 of? Check that $S u = \lambda u$ without ever making $S$.
 """
 
@@ -689,7 +724,7 @@ print("the first eigenvector has one sign, and where an image lies along it is i
 
 # %% [markdown]
 r"""
-**2. How far out is the fourth corner?** Suppose that the means of three images are independent draws from one distribution
+**Exercise 11.2. How far out is the fourth corner?** Suppose that the means of three images are independent draws from one distribution
 with mean 0 and covariance $A$. What is $\mathbb E \|b + c - a\|^2$ beside $\mathbb E \|a\|^2$, and what is it halfway from $b$ to
 $c$? Compare with the live network, over many triples.
 """
@@ -708,7 +743,7 @@ print("live: about 3 times and about half the mean square of one image's mean")
 
 # %% [markdown]
 r"""
-**3. Before training.** A linear $\beta$-VAE with 500 latents is to be trained on the faces, with $\sigma^2 = 0.05$ and $\beta = 4$.
+**Exercise 11.3. Before training.** A linear $\beta$-VAE with 500 latents is to be trained on the faces, with $\sigma^2 = 0.05$ and $\beta = 4$.
 How many of its latents will be in use? And how many with the loss that takes the *mean* of the squared errors over the pixels and
 adds $w$ times the KL, with $w = 0.00025$?
 """
