@@ -36,9 +36,6 @@ def prepare(notebook, name, folder):
         if missing:
             remove(cell)
             continue
-        if "hide-cell" in cell.metadata.get("tags", []) and cell.source.startswith("# Solution"):
-            prompt = cell.source.splitlines()[0].removeprefix("# ").split(":")[0].rstrip(".")
-            cell.metadata.setdefault("mystnb", {}).update(code_prompt_show=prompt, code_prompt_hide=prompt)
         for i, output in enumerate(cell.outputs):
             if output.output_type == "stream" and output.name == "stdout":
                 cell.outputs[i] = shown(printed(output.text))

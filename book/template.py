@@ -15,6 +15,12 @@ r"""
 
 What the reader will see, in two or three sentences.
 
+> **In short**
+>
+> - What is shown, in three to five points.
+> - The one formula.
+> - For your VAE: what it means for somebody who trains one.
+
 **You need**: what to have read before. **Time to run**: under 10 seconds on a laptop; no GPU needed.
 
 Run it in Colab: not yet, since the book has no public address; [how to give it one](../book/reproduce.md).
@@ -58,9 +64,13 @@ r"""
 **The paper says** …
 
 **Derivation.** …
+
+> **Theorem 5.1** (Its name). *What is true.*
+
+**Proof.** … $\square$
 """
 
-# %%
+# %% tags=["hide-cell"]
 value = np.array([1.0, 2.0]) @ np.array([3.0, 4.0])
 ledger.check(5, "what is compared with what", "algebra", value, 11.0, tolerance=1e-12)
 
@@ -70,11 +80,11 @@ r"""
 
 ## Exercises
 
-**1.** …
+**Exercise 5.1. Its title.** …
 """
 
 # %% tags=["hide-cell"]
-# Solution of exercise 1: a cell that runs.
+# How it is solved, and then a cell that runs.
 
 # %% [markdown]
 r"""

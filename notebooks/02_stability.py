@@ -302,8 +302,9 @@ So here they are, all of them:
 > Choose a set $A$ of at most $k$ orthonormal eigenvectors of $S$, each with $\lambda > \sigma^2$. Let their columns have
 > squared length $\lambda - \sigma^2$, fill up with zero columns, and turn the result by any orthogonal $R$:*
 >
-> $$ W = U_k(K_k - \sigma^2 I)^{1/2} R^\top, \qquad k_i =
-> \begin{cases}\lambda_i & \text{column used}\\ \sigma^2 & \text{column zero.}\end{cases}$$
+> $$ W = U_k(K_k - \sigma^2 I)^{1/2} R^\top, $$
+>
+> $$ k_i = \begin{cases}\lambda_i & \text{column used}\\ \sigma^2 & \text{column zero.}\end{cases}$$
 
 Here $\lambda_i$ is the eigenvalue that column $i$ uses, not necessarily the $i$-th largest; so too below, wherever
 $i$ numbers a used column. The $k_i$ are the eigenvalues of

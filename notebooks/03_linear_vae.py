@@ -26,7 +26,7 @@ Appendix B). Then we fit linear VAEs to MNIST from random starts, and draw the p
 > - What changes is the rotation. The ELBO wants a diagonal posterior covariance, and so the decoder's columns are
 >   the principal components, $\pm \sqrt{\lambda_i - \sigma^2}\, u_i$, one by one and in any order.
 > - The outputs of a VAE identify neither lengths nor directions of its latents; the ELBO identifies both. Fixing
->   the encoder's variances at 1 undoes that, and costs likelihood.
+>   the encoder's variances at 1 undoes that, and lowers the ELBO.
 > - For your VAE: if directions matter to you, let every unit have its own variance $D_i$. Close eigenvalues are
 >   told apart only weakly, with the curvature $(\lambda_i - \lambda_j)^2 / (\lambda_i \lambda_j)$.
 

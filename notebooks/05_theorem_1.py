@@ -29,8 +29,8 @@ ends at a global maximum from all starts but a null set. At the end a machine lo
 >   orthogonal.
 > - The ELBO has stationary points that the likelihood has not, but all of them are saddles with a way up. Two
 >   gaps in the published proof are closed here.
-> - For your VAE: a linear one cannot be trapped, only held up. If a deep one is worse than the linear optimum,
->   the cause is time, or the network, and not the ELBO by itself.
+> - For your VAE: a linear one cannot be trapped, only held up. If a deep one ends below the linear optimum, ask
+>   first how long it has trained.
 
 **You need**: [chapter 1](01_ppca.ipynb), [Eq. 10](02_stability.ipynb#equation-10) and [Eq.
 12](02_stability.ipynb#equation-12), and [chapter 4](04_elbo.ipynb). **Time to run**: under 20 seconds on a
@@ -146,22 +146,12 @@ $$ \mathrm{KL}\big( q(z \mid x) \,\|\, p(z \mid x) \big) = \tfrac12 \Big( \opera
 M D \big) - k + k \log \sigma^2 - \log( \det M \det D ) \Big). \tag{23} $$
 
 **Derivation.** Write $y = x - \mu$. The encoder is $q = \mathcal N(V y, D)$ and the posterior is
-$p = \mathcal N(V^* y, s M^{-1})$ with $V^* = M^{-1} W^\top$ ([Eq. 6](01_ppca.ipynb#equation-6)). Their log
-densities at a point $z$ are
+$p = \mathcal N(V^* y, s M^{-1})$ with $V^* = M^{-1} W^\top$ ([Eq. 6](01_ppca.ipynb#equation-6)). Put them into the
+[KL divergence of two Gaussians](00_preliminaries.ipynb#equation-2). The inverse of the second covariance is
+$\tfrac1s M$, and $\log \det (s M^{-1}) = k \log s - \log \det M$. With $\Delta = V - V^*$,
 
-$$ \begin{aligned} \log q(z) &= -\tfrac12 \big[ k \log 2\pi + \log \det D + (z - Vy)^\top D^{-1} (z - Vy) \big], \\
-\log p(z) &= -\tfrac12 \big[ k \log 2\pi + k \log s - \log \det M + \tfrac1s (z - V^* y)^\top M (z - V^* y) \big],
-\end{aligned} $$
-
-where $\log \det (s M^{-1}) = k \log s - \log \det M$ was used. Now take expectations with $z$ drawn from
-$q$. For a symmetric $A$ ($k \times k$) and a fixed vector $b$,
-$\mathbb E_q (z - b)^\top A (z - b) = \operatorname{tr}(A D) + (Vy - b)^\top A (Vy - b)$: write
-$z - b = (z - Vy) + (Vy - b)$, expand, and note that the cross terms have mean zero. So the quadratic form
-in $\log q$ has expectation $\operatorname{tr}(D^{-1} D) = k$, that in $\log p$ has
-$\tfrac1s \operatorname{tr}(M D) + \tfrac1s\, y^\top \Delta^\top M \Delta\, y$ with $\Delta = V - V^*$, and
-
-$$ \mathrm{KL} = \mathbb E_q[\log q - \log p] = \tfrac12 \Big( \tfrac1s \operatorname{tr}(M D) - k + k \log s
-- \log \det M - \log \det D \Big) + \tfrac1{2s}\, y^\top \Delta^\top M \Delta\, y . $$
+$$ \mathrm{KL} = \tfrac12 \Big( \tfrac1s \operatorname{tr}(M D) - k + k \log s - \log \det M -
+\log \det D \Big) + \tfrac1{2s}\, y^\top \Delta^\top M \Delta\, y . $$
 
 The second part is zero when $\Delta y = 0$, and the first part is Eq. 23. It remains to see that
 $\Delta y = 0$ at a stationary point. [Eq. 21](04_elbo.ipynb#equation-21) says

@@ -27,8 +27,8 @@ compare.
 >   when its eigenvalue $\lambda_i > \theta$.
 > - A unit in use has the KL $\tfrac12 \log (\lambda_i / \theta)$ and leaves the error $\theta$ behind; a
 >   collapsed one has no KL and leaves $\lambda_i$. KL and error lie on Shannon's rate–distortion curve.
-> - Annealing changes the way and not the end. A learned $\sigma^2$ settles at a value that never collapses a unit
->   at $\beta \le 1$, if $k$ of the eigenvalues stand out.
+> - Annealing changes the way and not the end. While $\beta \le 1$ a learned $\sigma^2$ keeps $\theta$ at or below
+>   $\lambda_{k+1}$, so that the $k$ leading directions keep their units.
 > - For your VAE: a loss $a\,\text{SSE} + b\,\text{KL}$ has $\theta = b / 2a$. Compare that with the eigenvalues
 >   of your data before you train.
 
@@ -158,8 +158,7 @@ by row:
 > **Theorem 7.1** (The optimum). *At a given $\sigma^2$ and $\beta > 0$ the $\beta$-ELBO of the linear VAE is largest, with
 > $\theta = \beta \sigma^2$ and for $i \le k$, at*
 >
-> $$ w_i = \sqrt{(\lambda_i - \theta)_+}\; u_i, \qquad v_i = \frac{w_i}{\lambda_i}, \qquad
-> D_i = \min\Big( 1, \frac{\theta}{\lambda_i} \Big) . $$
+> $$ w_i = \sqrt{(\lambda_i - \theta)_+}\; u_i, \quad v_i = \frac{w_i}{\lambda_i}, \quad D_i = \min\Big( 1, \frac{\theta}{\lambda_i} \Big) . $$
 
 (For a unit with $\lambda_i \le \theta$, $w_i = 0$, so $v_i = 0$ with either denominator.) Unit $i$ is
 **active** if $\lambda_i > \theta$. If not, its column is zero, its encoder ignores $x$, and its variance is

@@ -72,6 +72,13 @@ def test_every_form_that_looks_like_a_block_is_one(source):
             assert blocks.CAPTION.match(text) or blocks.EXERCISE.match(begin), begin
 
 
+def test_no_formula_of_a_quotation_is_broken(source):
+    # JupyterLab and Colab take a formula out of the text before the mark at the next line's beginning is read.
+    for text in markdown(source):
+        for line in re.findall(r"^>.*", text, re.MULTILINE):
+            assert line.count("$") % 2 == 0, line
+
+
 def test_every_chapter_begins_with_what_it_shows(source):
     first = markdown(source)[0]
     box = blocks.to_directives(first, set()).partition("::::{admonition} In short\n:class: tip in-short\n\n")[2]
@@ -176,3 +183,13 @@ def test_blocks_and_links_on_a_built_page(tmp_path):
     )
     assert re.search(r'<div class="proof docutils container">\s*<p><strong>Proof.', page)
     assert 'href="index.html#theorem-1-1"' in other and 'href="index.html#exercise-1-2"' in other
+
+
+def test_glossary_is_in_order_and_leads_to_chapters():
+    text = (pairs.ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^(\S.*)\n((?:  .*\n)+)", text.partition(":::{glossary}\n")[2], re.MULTILINE)
+    assert len(entries) >= 25
+    names = [re.sub(r"[^a-z]", "", name.lower().translate(str.maketrans("βεθ", "bet"))) for name, _ in entries]
+    assert names == sorted(names)
+    assert [name for name, body in entries if not re.search(r"\]\(\.\./notebooks/\d\d_\w+\.ipynb", body)] == []
+    assert set(re.findall(r"\{term\}`(.+?)`", text)) <= {name for name, _ in entries}

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import blocks
 import nbformat
 import pairs
 import pytest
@@ -241,8 +242,16 @@ def test_end_is_the_same_in_every_chapter(source):
     sections = re.findall(r"^## (.+)$", markdown(notebook), re.MULTILINE)
     assert sections[-4:] == ["What we showed", "Exercises", "References", "Versions"]
     assert "nbval-ignore-output" in notebook.cells[-1].metadata.tags
-    solutions = [cell for cell in code_cells(notebook) if "hide-cell" in cell.metadata.get("tags", [])]
-    assert solutions, "no exercise has a solution that runs"
+    exercises = next(i for i, cell in enumerate(notebook.cells) if "\n## Exercises\n" in f"\n{cell.source}")
+    later = [cell for cell in notebook.cells[exercises:] if cell.cell_type == "code"]
+    assert all("hide-cell" in cell.metadata.get("tags", []) for cell in later[:-1])
+    posed = [number for kind, number in blocks.defined(markdown(notebook)) if kind == "Exercise"]
+    assert len(later) - 1 >= len(posed) >= 3, "an exercise has no solution that runs"
+
+
+def test_checks_are_folded(source):
+    for cell in code_cells(pairs.read_source(source)):
+        assert not re.search(r"\bledger\.(check|certify)\(", cell.source) or blocks.folded(cell), cell.source
 
 
 def test_every_equation_has_its_heading_and_its_number(source):
