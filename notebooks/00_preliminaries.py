@@ -81,7 +81,9 @@ Every equation of the paper has its own heading with the paper's number. Under i
 paper says**, in our words around the paper's formula; **derivation**, every step; **check**, where the
 machine computes both sides by means that share as little as possible, and stops if they differ; and
 sometimes a **note**, where something printed deserves care. What stands under *note* is ours, not the
-paper's. The checks of all chapters are collected in the [equation ledger](../book/ledger.md), and the
+paper's. What we state and prove ourselves is numbered by chapter, as Theorem 2.2 is, and so are our exercises and
+figures; a number without a point is the paper's. On the pages of the book the code of checks and drawings is folded, and
+opens with a click. The checks of all chapters are collected in the [equation ledger](../book/ledger.md), and the
 symbols in the [notation](../book/notation.md).
 
 Throughout, $x \in \mathbb R^n$ is a data point, $z \in \mathbb R^k$ its latent variables, and logarithms
@@ -647,13 +649,18 @@ $q$ is the true posterior. In general, neither implies the other. Here is one ex
 $p(x \mid z)$ at all, so $p(x, z) = p(x, z_1)\,p(z_2)$ and $p(z_2 \mid x) = p(z_2)$ exactly, for every
 $x$.
 
-In pPCA this is the only way. By Eq. 6 of the [next chapter](01_ppca.ipynb#equation-6) the posterior mean
+In pPCA this is the only way:
+
+> **Proposition 0.1** (Collapse in pPCA). *The posterior of unit $i$ is the prior for every $x$ if and only if its column
+> $w_i$ is zero.*
+
+**Proof.** A zero column has just been dealt with. By Eq. 6 of the [next chapter](01_ppca.ipynb#equation-6) the posterior mean
 is $M^{-1}W^\top(x - \mu)$ with $M = W^\top W + \sigma^2 I$. If unit $i$ has the prior as its posterior
 for every $x$, row $i$ of $M^{-1}W^\top$ is zero. Then row $i$ of
 $M^{-1}W^\top W = M^{-1}(M - \sigma^2 I) = I - \sigma^2 M^{-1}$ is zero too, so
 $\sigma^2 e_i^\top M^{-1} = e_i^\top$. Multiply by $M$ from the right:
 $\sigma^2 e_i^\top = e_i^\top M = e_i^\top W^\top W + \sigma^2 e_i^\top$. So $e_i^\top W^\top W = 0$,
-whose $i$th entry says $\lVert w_i\rVert^2 = 0$.
+whose $i$th entry says $\lVert w_i\rVert^2 = 0$. $\square$
 """
 
 # %% tags=["hide-input"]
