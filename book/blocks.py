@@ -106,6 +106,8 @@ def prepare(notebook, known):
     """Make of the cells of an executed notebook, in place, those of its page; `known` are all chapters' blocks."""
     kept, solved = [], None
     for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):  # of use to who runs the notebook, not to who reads the page
+            cell.metadata["tags"].append("hide-input")
         if cell.cell_type == "markdown":
             solved = next((number for kind, number in reversed(defined(cell.source)) if kind == "Exercise"), solved)
             cell.source = to_directives(cell.source, known)

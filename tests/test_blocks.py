@@ -137,6 +137,7 @@ def test_folded_cells_in_a_row_are_one_and_say_what_they_hold():
     image = {"image": {"alt": "Words"}}
     notebook = nbformat.v4.new_notebook(
         cells=[
+            cell("p", "parameters"),
             cell("a", "hide-cell"),
             cell("b", "hide-cell", "nbval-ignore-output"),
             cell("c"),
@@ -148,11 +149,12 @@ def test_folded_cells_in_a_row_are_one_and_say_what_they_hold():
         ]
     )
     page = blocks.prepare(notebook, set())
-    assert [c.source for c in page.cells if c.cell_type == "code"] == ["a\n\nb", "c", "d\n\ne", "f", "g"]
-    assert [output.text for output in page.cells[0].outputs] == ["a", "b"]
-    assert page.cells[2].metadata["mystnb"]["image"] == image["image"]
+    assert [c.source for c in page.cells if c.cell_type == "code"] == ["p", "a\n\nb", "c", "d\n\ne", "f", "g"]
+    assert [output.text for output in page.cells[1].outputs] == ["a", "b"]
+    assert page.cells[3].metadata["mystnb"]["image"] == image["image"]
     prompts = [c.metadata.get("mystnb", {}).get("code_prompt_show") for c in page.cells]
     assert prompts == [
+        "Show the code",
         "Show the check",
         None,
         "Show the code",
