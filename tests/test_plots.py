@@ -1,24 +1,28 @@
 """The figures: white behind, legible in grey, honest about bad input; and the one that the reader moves."""
 
+import ast
+import inspect
 import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pairs
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from helpers import plots, ppca, spectrum
+from helpers import collapse, plots, ppca, spectrum
 from helpers.moments import Moments
 
 EIGENVALUES = np.array([5.0, 3.8, 3.2, 2.8, 2.6, 2.3, 1.7, 1.5, 0.4, 0.2])
@@ -63,6 +67,16 @@ def test_show_source_shows_the_package():
     assert text.startswith("```python\ndef gradient(model, moments):") and text.endswith("```")
     compile(text.removeprefix("```python").removesuffix("```"), "shown", "exec")
     assert "\n    return" in plots.show_source(ppca.PPCA.posterior).data
+
+
+@pytest.mark.parametrize("shown", [ppca.fit, ppca.PPCA, ppca.hessian_product, collapse.evaluate, Moments, plots.figure])
+def test_show_source_leaves_out_lists_and_examples_and_nothing_else(shown):
+    source = textwrap.dedent(inspect.getsource(shown))
+    text = plots.show_source(shown).data.removeprefix("```python").removesuffix("```")
+    assert "Parameters\n" in source and "-----" not in text and ">>>" not in text
+    assert pairs.canonical(ast.parse(text)) == pairs.canonical(ast.parse(source))
+    words = ast.get_docstring(ast.parse(text).body[0])
+    assert words == inspect.getdoc(shown).split("\n\nParameters\n")[0]
 
 
 def test_stability_panels_mark_the_summits(moments):

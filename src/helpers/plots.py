@@ -1,5 +1,6 @@
-"""The book's figures, from arrays. Every figure is white behind, in dark mode too, and legible in grey."""
+"""The book's figures, from arrays, white behind in dark mode too and legible in grey. Serves chapters 00 to 11."""
 
+import ast
 import importlib
 import inspect
 import json
@@ -39,7 +40,26 @@ STYLE = {
 
 
 def figure(rows=1, columns=1, width=7.0, height=3.6, **options):
-    """A figure and its axes in the book's style; sizes in inches, `options` as for ``plt.subplots``."""
+    """A figure and its axes in the book's style.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Of axes.
+    width, height : float
+        Of the whole, in inches, from 0.1 to 500.
+    **options
+        As for ``plt.subplots``.
+
+    Returns
+    -------
+    figure, axes
+
+    Raises
+    ------
+    ValueError
+        When the figure would be smaller or larger than that.
+    """
     rows, columns = integer("rows", rows, 1, 100), integer("columns", columns, 1, 100)
     width, height = positive("width", width), positive("height", height)
     if not 0.1 <= min(width, height) <= max(width, height) <= 500:
@@ -77,12 +97,44 @@ def panels(count, width=8.6, height=3.5, **options):
 
 
 def show_source(function):
-    """The source of a function of the package, to be shown once in full in the chapter that derives it."""
+    """The source of a function or class of the package, shown once in full in the chapter that derives it.
+
+    Of its docstrings only the words stand there; the lists of arguments and the examples are on the package's pages.
+
+    Parameters
+    ----------
+    function : function or class
+
+    Returns
+    -------
+    IPython.display.Markdown
+
+    Raises
+    ------
+    ValueError
+        When it has no source in Python.
+    """
     try:
-        source = inspect.getsource(function)
+        source = textwrap.dedent(inspect.getsource(function))
     except (TypeError, OSError) as error:
         raise ValueError(f"function is {brief(function)}; expected a function or class with Python source") from error
-    return _display("Markdown")(f"```python\n{textwrap.dedent(source).rstrip()}\n```")
+    return _display("Markdown")(f"```python\n{_without_lists(source).rstrip()}\n```")
+
+
+def _without_lists(source):
+    """Source whose docstrings end before their first section, which a line of hyphens under its heading begins."""
+    lines = source.splitlines()
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    for node in sorted(nodes, key=lambda node: -node.lineno):  # from the last on, so that the others stay in place
+        if ast.get_docstring(node) is None:
+            continue
+        first, last, indent = node.body[0].lineno - 1, node.body[0].end_lineno, node.body[0].col_offset
+        rule = next((i for i in range(first, last) if lines[i].strip() and not lines[i].strip(" -")), None)
+        if rule:
+            words = "\n".join(lines[first : rule - 1]).rstrip()
+            quotes = "\n" + " " * indent + '"""' if "\n" in words else '"""'
+            lines[first:last] = (words + quotes).split("\n")
+    return "\n".join(lines)
 
 
 def _display(kind):
@@ -118,6 +170,11 @@ def stability_panels(a, b, gains, titles, names=("u_5", "u_7"), pictures=()):
     Returns
     -------
     figure, axes
+
+    Raises
+    ------
+    ValueError
+        When titles, names and pictures do not match the panels in number.
     """
     a, b = (_ascending(name, finite_array(name, value, ("n",))) for name, value in (("a", a), ("b", b)))
     gains = [finite_array("an entry of gains", gain, (b.size, a.size)) for gain in _several("gains", gains)]
@@ -306,6 +363,11 @@ def learned_variance(axes, ways):
     axes : three matplotlib axes
     ways : dict of str to xarray.Dataset
         At most four records by name, each with the members to draw, one per seed.
+
+    Raises
+    ------
+    ValueError
+        When there are not three axes, or not 1 to 4 records.
     """
     if len(axes := [_on(ax) for ax in _several("axes", axes)]) != 3:
         raise ValueError(f"axes has {len(axes)} of them; expected three")
@@ -351,6 +413,11 @@ def landscape_explorer(moments, used=3, directions=(4, 6), low=0.5, start=2.1, r
     Returns
     -------
     IPython.display.HTML
+
+    Raises
+    ------
+    ValueError
+        When the directions are not two eigenvectors beyond those used, or no sigma2 is left for the slider.
     """
     eigenvalues = instance("moments", moments, Moments).eigenvalues
     used = integer("used", used, 1, eigenvalues.size - 2)
@@ -392,6 +459,11 @@ def spectrum_explorer(moments, k, sigma2=0.1, beta=1.0):
     Returns
     -------
     IPython.display.HTML
+
+    Raises
+    ------
+    ValueError
+        When a slider would start outside its range.
     """
     eigenvalues = instance("moments", moments, Moments).eigenvalues
     k = integer("k", k, 1, max(1, int((eigenvalues > 0).sum())))
