@@ -68,20 +68,47 @@ def _log_hermite(nodes):
 
 
 def log_conditional(x, z, W, mu):
-    """log p(x | z) of each row of `x` (N, n) at the same row of `z` (N, k), in nats, (N,) (Eq. 28)."""
+    """log p(x | z) of each row of `x` at the same row of `z` (Eq. 28).
+
+    Parameters
+    ----------
+    x : (N, n) array_like in [0, 1]
+    z : (N, k) array_like
+    W : (n, k) array_like
+    mu : (n,) array_like
+        The logits are W z + mu.
+
+    Returns
+    -------
+    (N,) ndarray
+        In nats.
+    """
     x, W, mu = _checked(x, W, mu)
     logits = _moderate("z", z, (len(x), W.shape[1])) @ W.T + mu
     return (x * logits - _softplus(logits)).sum(axis=1)
 
 
 def logit_normal_log_density(y, W, mu):
-    """log f(y) of each row of `y` (N, n), strictly between 0 and 1, in nats, (N,) (Eq. 29, corrected).
+    """log f(y) of each row of `y`, the sigmoid of W z + mu (Eq. 29, corrected).
+
+    Parameters
+    ----------
+    y : (N, n) array_like
+        Strictly between 0 and 1.
+    W : (n, n) array_like
+        Of rank n.
+    mu : (n,) array_like
+
+    Returns
+    -------
+    (N,) ndarray
+        In nats.
 
     Raises
     ------
     ValueError
-        When W W^T is singular, as it is for every k < n: y then lies on a surface of lower dimension and has no
-        density in n dimensions.
+        When y reaches 0 or 1; or when W W^T is singular, as it is for every k < n: y then lies on a surface of lower
+        dimension and has no density in n dimensions.
     """
     y, W, mu = _checked(y, W, mu, "y")
     if y.min() <= 0 or y.max() >= 1:
@@ -119,6 +146,11 @@ def log_marginal(x, W, mu):
     -------
     (N,) ndarray
         In nats. Average it for the objective per sample.
+
+    Raises
+    ------
+    ValueError
+        When k is above 3, where a grid has too many nodes.
     """
     x, W, mu = _checked(x, W, mu)
     k = W.shape[1]
@@ -229,6 +261,22 @@ def gaussian_logistic(a, s):
     larger s the bend of the softplus is too sharp for that rule, but the three are also averages over a standard
     logistic variable r of (b Phi(b/s) + s phi(b/s)), Phi(b/s) and phi(b/s)/s at b = a + r, since softplus'' is the
     logistic density; these are smooth in r, and Gauss-Legendre takes them.
+
+    Parameters
+    ----------
+    a : array_like
+        Means.
+    s : array_like
+        Standard deviations, from 0, of a shape that broadcasts with that of `a`.
+
+    Returns
+    -------
+    (3, ...) ndarray
+
+    Raises
+    ------
+    ValueError
+        When s has an entry below 0, or the two shapes do not broadcast.
     """
     a, s = plain_array("a", a).astype(float), plain_array("s", s, "standard deviations").astype(float)
     refuse_not_finite("a", a)
@@ -288,6 +336,11 @@ def expected_log_likelihood(x, W, mu, m, v):
     mu : (n,) array_like
     m, v : (N, k) array_like
         Means and variances of q, sample by sample; the variances above 0.
+
+    Returns
+    -------
+    (N,) ndarray
+        In nats.
     """
     x, W, mu = _checked(x, W, mu)
     m, v = _checked_encoder(m, v, (len(x), W.shape[1]))
@@ -312,10 +365,19 @@ def _checked_encoder(m, v, shape):
 
 
 def elbo(x, W, mu, m, v, beta=1.0):
-    """The beta-ELBO of each row of `x` at q(z | x) = N(m, diag v), in nats, (N,) (Eqs 14 and 32).
+    """The beta-ELBO of each row of `x` at q(z | x) = N(m, diag v) (Eqs 14 and 32).
 
-    Arguments as for `expected_log_likelihood`; `beta`, above 0, weighs the KL term. Average the result for the
-    objective per sample.
+    Parameters
+    ----------
+    x, W, mu, m, v
+        As for `expected_log_likelihood`.
+    beta : float
+        Weight of the KL term, above 0.
+
+    Returns
+    -------
+    (N,) ndarray
+        In nats. Average it for the objective per sample.
     """
     x, W, mu = _checked(x, W, mu)
     m, v = _checked_encoder(m, v, (len(x), W.shape[1]))
@@ -330,10 +392,26 @@ def optimal_encoder(x, W, mu, beta=1.0):
     to what the second equation asks for, with steps halved until the objective does not fall. They stop when
     they move by less than 1e-7; the ELBO, flat at its maximum, is then as good as exact.
 
+    Parameters
+    ----------
+    x : (N, n) array_like in [0, 1]
+    W : (n, k) array_like
+    mu : (n,) array_like
+    beta : float
+        Weight of the KL term, above 0.
+
+    Returns
+    -------
+    m, v : (N, k) ndarray
+
     Raises
     ------
     ValueError
         When the two equations do not hold where the steps end, since rounding decides them: beta is tiny, or W huge.
+
+    See Also
+    --------
+    helpers.linear_vae.optimal_encoder : of the Gaussian model, in closed form.
     """
     x, W, mu = _checked(x, W, mu)
     k, beta = W.shape[1], positive("beta", beta)
@@ -382,10 +460,21 @@ def collapse_threshold(x):
     ----------
     x : (N, n) array_like in [0, 1]
 
+    Returns
+    -------
+    float
+
     Raises
     ------
     ValueError
         When no pixel varies.
+
+    Examples
+    --------
+    >>> round(collapse_threshold([[0, 0], [1, 1], [0, 0], [1, 1]]), 4)  # two pixels that always agree
+    2.0
+    >>> round(collapse_threshold([[0, 0], [0, 1], [1, 0], [1, 1]]), 4)  # two that know nothing of each other
+    1.0
     """
     x = _unit_interval("x", x)
     x = x[:, x.min(axis=0) < x.max(axis=0)]

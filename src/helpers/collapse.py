@@ -2,7 +2,7 @@
 
 Each function takes NumPy arrays or torch tensors, on any device, and returns NumPy in float64. The units are
 the k latents; KL divergences are from q(z_i | x) to the prior N(0, 1), in nats. Where log variances are asked for,
-standard deviations cannot be told from them: pass ``2 * log(sd)``. Serves chapter 00 onwards.
+standard deviations cannot be told from them: pass ``2 * log(sd)``. Serves chapters 00 and 07 to 11.
 """
 
 import contextlib
@@ -23,12 +23,20 @@ ROUNDING = 1e-6  # nats by which rounding may change a log density before it is 
 
 
 class UnitStatistics(NamedTuple):
-    """What the encoder does with each unit, averaged over N samples: four arrays (k,), in float64.
+    """What the encoder does with each unit, averaged over N samples.
 
-    `kl_per_unit` and `variance_of_mean` (1/N) are those of the functions of these names. `second_moment` is the
-    average of m^2 + s^2, the mean square of z; it is 1 for every unit of a VAE trained to convergence, if its
-    encoder's output and its decoder's first layer are affine. `quantile` is where (epsilon, delta)-collapse
-    begins: a unit has collapsed, by `epsilon_delta`, at every epsilon above it and at none up to and including it.
+    Attributes
+    ----------
+    kl_per_unit : (k,) ndarray
+        That of the function of this name, in nats.
+    variance_of_mean : (k,) ndarray
+        Of the encoder's mean over the samples, 1/N: what `active_units` goes by.
+    second_moment : (k,) ndarray
+        Average of m^2 + s^2, the mean square of z. It is 1 for every unit of a VAE trained to convergence, if its
+        encoder's output and its decoder's first layer are affine.
+    quantile : (k,) ndarray
+        Where (epsilon, delta)-collapse begins, in nats: a unit has collapsed, by `epsilon_delta`, at every epsilon
+        above it and at none up to and including it.
     """
 
     kl_per_unit: np.ndarray
@@ -39,13 +47,29 @@ class UnitStatistics(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found. Everything is an average over the `count` samples, in nats where it is not squared error.
+    """What `evaluate` found. Everything is an average over the samples, in nats where it is not squared error.
 
-    `elbo` is -(n/2) log(2 pi sigma2) - sse / (2 sigma2) - kl (Eq. 4, Gaussian observations), where `sse` is
-    E_q |x - decode(z)|^2 and `kl` the sum of `kl_per_unit`. `tuned_sigma2` = sse / n maximises it with the rest
-    held, and `tuned_elbo` is that maximum: Table 1's column of this name. The four arrays (k,) are those of
-    `UnitStatistics`, at delta = 0.01; `active_units` are counted at a variance above 0.01. `mutual_information` is at
-    most log(count), see `saturated`.
+    Attributes
+    ----------
+    elbo : float
+        -(n/2) log(2 pi sigma2) - sse / (2 sigma2) - kl (Eq. 4, Gaussian observations).
+    sse : float
+        E_q |x - decode(z)|^2.
+    kl : float
+        Sum of `kl_per_unit`.
+    sigma2 : float
+        The noise variance that was given.
+    tuned_elbo, tuned_sigma2 : float
+        tuned_sigma2 = sse / n maximises the ELBO with the rest held, and tuned_elbo is that maximum: Table 1's column
+        of this name.
+    mutual_information : float
+        That of the function of this name; at most log(count), see `saturated`.
+    active_units : int
+        Counted at a variance above 0.01.
+    count : int
+        Samples.
+    kl_per_unit, variance_of_mean, second_moment, quantile : (k,) ndarray
+        As in `UnitStatistics`, at delta = 0.01.
     """
 
     elbo: float
@@ -80,6 +104,11 @@ def kl_samples(mean, logvar):
     -------
     (N, k) ndarray
         In nats, never negative.
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ, or a KL would exceed float64.
     """
     mean = finite_array("mean", mean, ("N", "k"))
     logvar = finite_array("logvar", logvar, mean.shape)
@@ -94,7 +123,27 @@ def kl_samples(mean, logvar):
 
 
 def kl_per_unit(mean, logvar):
-    """Average over the samples of `kl_samples`: one KL per unit, in nats, (k,)."""
+    """Average over the samples of `kl_samples`: one KL per unit.
+
+    Parameters
+    ----------
+    mean, logvar : (N, k) array_like
+        Means and log variances of q(z | x).
+
+    Returns
+    -------
+    (k,) ndarray
+        In nats.
+
+    See Also
+    --------
+    helpers.spectrum.kl : what linear theory predicts.
+
+    Examples
+    --------
+    >>> kl_per_unit(mean=[[1.0, 0.0], [-1.0, 0.0]], logvar=[[0.0, 0.0], [0.0, 0.0]]).round(4).tolist()
+    [0.5, 0.0]
+    """
     return kl_samples(mean, logvar).mean(axis=0)
 
 
@@ -107,6 +156,20 @@ def active_units(mean, threshold=ACTIVE):
         Means of q(z | x), N at least 2.
     threshold : float
         On the variance (1/N) of the mean, which the prior's variance of 1 sets the scale of.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than two samples, or the squares exceed float64.
+
+    Examples
+    --------
+    >>> active_units([[1.0, 0.01], [-1.0, 0.02]])  # variances 1 and 0.000025
+    1
     """
     mean = finite_array("mean", mean, ("N", "k"))
     if len(mean) < 2:
@@ -132,6 +195,11 @@ def inactive_fraction(kl, thresholds):
     -------
     (T,) ndarray
         Between 0 and 1.
+
+    Examples
+    --------
+    >>> inactive_fraction(kl=[2.0, 0.5, 0.001, 0.0], thresholds=[0.01, 1.0]).tolist()
+    [0.5, 0.75]
     """
     kl, thresholds = finite_array("kl", kl, ("k",)), finite_array("thresholds", thresholds, ("T",))
     return np.searchsorted(np.sort(kl), thresholds, side="left") / kl.size
@@ -152,6 +220,19 @@ def epsilon_delta(kl_samples, epsilon, delta=DELTA):
     Returns
     -------
     (k,) ndarray of bool
+
+    See Also
+    --------
+    unit_statistics : gives the least epsilon of every unit.
+    helpers.spectrum.epsilon_delta_threshold : that of the linear optimum.
+
+    Examples
+    --------
+    >>> samples = [[0.0, 3.0], [0.001, 0.0], [0.0, 0.0], [0.002, 0.0]]
+    >>> epsilon_delta(samples, epsilon=0.01, delta=0.0).tolist()  # every sample has to say nothing
+    [True, False]
+    >>> epsilon_delta(samples, epsilon=0.01, delta=0.25).tolist()  # one in four may speak
+    [True, True]
     """
     kl = finite_array("kl_samples", kl_samples, ("N", "k"))
     return (kl >= positive("epsilon", epsilon)).sum(axis=0) <= _may_exceed(delta, len(kl))
@@ -186,6 +267,10 @@ def unit_statistics(mean, logvar, delta=DELTA):
         Means and log variances of q(z | x) over the data.
     delta : float
         From 0 to below 1: the share of the samples whose KL may reach epsilon.
+
+    Returns
+    -------
+    UnitStatistics
     """
     mean, logvar = _encoder_outputs(mean, logvar)
     count, k = mean.shape
@@ -216,6 +301,11 @@ def mutual_information(mean, logvar, samples=1024, seed=0):
     samples : int
         Draws of (x, z). Every x is drawn once before any is drawn again.
     seed : int
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ, or the squares would exceed float64.
     """
     mean, logvar = _encoder_outputs(mean, logvar)
     count, k = mean.shape
@@ -317,6 +407,19 @@ def evaluate(batches, encode, decode, sigma2, samples=16, seed=0, model=None):
     ValueError
         When there are no batches, a batch or an output is not what is expected, or has NaN or infinity; the message
         says which, and in which row.
+
+    See Also
+    --------
+    kl_per_unit, active_units, mutual_information : its parts.
+
+    Examples
+    --------
+    A VAE whose only unit has collapsed, on data of variance 1: the noise explains everything.
+
+    >>> x = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    >>> found = evaluate([x], lambda x: (x[:, :1] * 0, x[:, :1] * 0), lambda z: z[:, [0, 0]] * 0, sigma2=1.0)
+    >>> round(found.elbo, 4), found.kl, found.active_units, round(found.tuned_sigma2, 4)
+    (-2.8379, 0.0, 0, 1.0)
     """
     sigma2 = positive("sigma2", sigma2)
     samples, seed = integer("samples", samples, 1, 2**31 - 1), integer("seed", seed, 0, 2**63 - 1)

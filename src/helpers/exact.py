@@ -28,6 +28,11 @@ def scatter(total, products, count):
     Returns
     -------
     (n, n) int64 ndarray
+
+    Raises
+    ------
+    ValueError
+        When the number of products is not that of n, or the result might not fit into int64.
     """
     total, products = _whole("total", total, 1), _whole("products", products, 1)
     count, n = integer("count", count, 1, LIMIT), total.size
@@ -64,6 +69,11 @@ def enclosures(matrix, eigenvectors, denominator, digits):
     -------
     lower, upper : (n,) lists of int
         Descending. Rounded outward, so that lower[i] <= 10^digits lambda_i <= upper[i].
+
+    Raises
+    ------
+    ValueError
+        When the matrix is not symmetric, or the eigenvectors are so far from orthonormal that nothing follows.
     """
     matrix = _whole("matrix", matrix, 2)
     if matrix.shape[0] != matrix.shape[1] or (matrix != matrix.T).any():

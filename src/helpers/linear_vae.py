@@ -20,14 +20,30 @@ MAX_UPDATES = 20_000  # and gives up after so many
 
 
 class Terms(NamedTuple):
-    """The two terms of the ELBO (Eq. 4), averaged over the data, in nats."""
+    """The two terms of the ELBO (Eq. 4), averaged over the data.
+
+    Attributes
+    ----------
+    kl : float
+        KL(q(z | x) || p(z)), in nats (Eq. 15).
+    reconstruction : float
+        Expected log p(x | z) under q, in nats (Eqs 18-19).
+    """
 
     kl: float
     reconstruction: float
 
 
 class Gradients(NamedTuple):
-    """Derivatives of the (beta-)ELBO: W (n, k), V (k, n), D (k,), sigma2 a float."""
+    """Derivatives of the (beta-)ELBO, in nats per unit of what they are taken in.
+
+    Attributes
+    ----------
+    W : (n, k) ndarray
+    V : (k, n) ndarray
+    D : (k,) ndarray
+    sigma2 : float
+    """
 
     W: np.ndarray
     V: np.ndarray
@@ -50,6 +66,12 @@ class LinearVAE:
     mu : (n,) array_like
     sigma2 : float
         Variance of the observation noise, above 0.
+
+    See Also
+    --------
+    fit : the one of highest ELBO.
+    optimal_encoder : the V and D that are best for a W.
+    helpers.ppca.PPCA : the decoder's model without an encoder.
     """
 
     W: np.ndarray
@@ -75,6 +97,14 @@ class LinearVAE:
         `moments` is all the data needed: for any A, the average of |A (x - mu)|^2 is |A Q|^2, where Q Q^T is
         the average of (x - mu)(x - mu)^T. A sum of squares stays exact when sigma2 is tiny, where the
         expanded traces of Eqs 18-19 would cancel.
+
+        Parameters
+        ----------
+        moments : Moments
+
+        Returns
+        -------
+        Terms
         """
         Q = _deviations(moments, self.mu)
         means = self.V @ Q  # (k, rank + 1)
@@ -85,12 +115,44 @@ class LinearVAE:
         return Terms(float(kl), float(reconstruction))
 
     def elbo(self, moments, beta=1.0):
-        """Average of reconstruction - beta KL; with `beta` = 1 the ELBO (Eq. 4). `beta` may be 0."""
+        """Average of reconstruction - beta KL, in nats; with `beta` = 1 the ELBO (Eq. 4).
+
+        Parameters
+        ----------
+        moments : Moments
+        beta : float
+            Weight of the KL term, from 0.
+
+        Returns
+        -------
+        float
+
+        Examples
+        --------
+        With the best encoder the ELBO is the log likelihood of the decoder's model, as W has but one column.
+
+        >>> moments = Moments([0, 0], [[2, 0], [0, 1]], count=10)
+        >>> V, D = optimal_encoder([[1.0], [0.0]], sigma2=1.0)
+        >>> model = LinearVAE(W=[[1.0], [0.0]], V=V, D=D, mu=[0, 0], sigma2=1.0)
+        >>> round(model.elbo(moments), 4), round(model.log_likelihood(moments), 4)
+        (-3.1845, -3.1845)
+        """
         terms = self.terms(moments)
         return terms.reconstruction - non_negative("beta", beta) * terms.kl
 
     def gradients(self, moments, beta=1.0):
-        """Derivatives of `elbo`: Eqs 20-22 with N = 1, and the one for sigma2 that the paper leaves out."""
+        """Derivatives of `elbo`: Eqs 20-22 with N = 1, and the one for sigma2 that the paper leaves out.
+
+        Parameters
+        ----------
+        moments : Moments
+        beta : float
+            Weight of the KL term, from 0.
+
+        Returns
+        -------
+        Gradients
+        """
         beta = non_negative("beta", beta)
         W, V, D, s = self.W, self.V, self.D, self.sigma2
         Q = _deviations(moments, self.mu)
@@ -107,7 +169,17 @@ class LinearVAE:
         )
 
     def log_likelihood(self, moments):
-        """Average log p(x) of the decoder's model (Eq. 5), which the ELBO bounds from below."""
+        """Average log p(x) of the decoder's model (Eq. 5), which the ELBO bounds from below.
+
+        Parameters
+        ----------
+        moments : Moments
+
+        Returns
+        -------
+        float
+            In nats per sample.
+        """
         return PPCA(self.W, self.mu, self.sigma2).log_likelihood(moments)
 
     def _refuse_below_rounding(self, moments, Q, size):
@@ -145,6 +217,17 @@ def optimal_encoder(W, sigma2, beta=1.0):
     -------
     V : (k, n) ndarray
     D : (k,) ndarray
+
+    See Also
+    --------
+    posterior_gap : what a diagonal encoder costs all the same.
+    helpers.bernoulli.optimal_encoder : for binary data, sample by sample.
+
+    Examples
+    --------
+    >>> V, D = optimal_encoder([[1.0, 0.0], [0.0, 0.0]], sigma2=1.0)
+    >>> abs(V).round(4).tolist(), D.round(4).tolist()  # the second latent has collapsed: q is the prior, whatever x
+    ([[0.5, 0.0], [0.0, 0.0]], [0.5, 1.0])
     """
     W = _decoder(W)
     theta = weighed(sigma2, beta)
@@ -159,6 +242,19 @@ def posterior_gap(W, sigma2):
     Half of sum_i log M_ii - log det M, with M = W^T W + sigma2 I. M is A^T A for A = [W; sigma I], so this is
     Hadamard's inequality: each column of A counts by how much of it lies along the columns before it. Reading
     that part off A = Q R keeps all digits at any sigma2; the two logarithms would cancel.
+
+    Parameters
+    ----------
+    W : (n, k) array_like
+    sigma2 : float
+        Above 0.
+
+    Examples
+    --------
+    >>> round(posterior_gap([[1.0, 0.0], [0.0, 1.0]], sigma2=1.0), 4)  # orthogonal columns
+    0.0
+    >>> round(posterior_gap([[1.0, 1.0], [0.0, 0.0]], sigma2=1.0), 4)  # parallel ones: log(4 / 3) / 2
+    0.1438
     """
     W = _decoder(W)
     A = np.vstack([W, np.sqrt(positive("sigma2", sigma2)) * np.eye(W.shape[1])])
@@ -174,6 +270,17 @@ def profile_elbo(W, moments, sigma2, beta=1.0):
     """The (beta-)ELBO of a decoder with its best encoder and mu at the mean, a float.
 
     At `beta` = 1 it is log p - posterior gap.
+
+    Parameters
+    ----------
+    W : (n, k) array_like
+    moments : Moments
+    sigma2, beta : float
+        Above 0.
+
+    See Also
+    --------
+    profile_gradient : its gradient.
     """
     W = _decoder(W, instance("moments", moments, Moments).mean.size)
     V, D = optimal_encoder(W, sigma2, beta)
@@ -181,10 +288,22 @@ def profile_elbo(W, moments, sigma2, beta=1.0):
 
 
 def profile_gradient(W, moments, sigma2, beta=1.0):
-    """Gradient of `profile_elbo` in W (n, k): beta (C^-1 S C^-1 W - W Mt^-1), with beta sigma2 in C and Mt.
+    """Gradient of `profile_elbo` in W: beta (C^-1 S C^-1 W - W Mt^-1), with beta sigma2 in C and Mt.
 
     C = W W^T + beta sigma2 I, and Mt = diag(W^T W) + beta sigma2 I. It takes the place of Eq. 10, whose last
     term has W M^-1 with the full M.
+
+    Parameters
+    ----------
+    W : (n, k) array_like
+    moments : Moments
+    sigma2, beta : float
+        Above 0.
+
+    Returns
+    -------
+    (n, k) ndarray
+        In nats per unit of W.
     """
     W = _decoder(W, instance("moments", moments, Moments).mean.size)
     model, beta = PPCA(W, moments.mean, weighed(sigma2, beta)), positive("beta", beta)
@@ -236,6 +355,20 @@ def fit(moments, k, sigma2=None, beta=1.0, seed=0):
         the covariance could be seen in the objective.
     RuntimeError
         When the objective still rises after `MAX_UPDATES` updates.
+
+    See Also
+    --------
+    helpers.ppca.fit : the same maximum in closed form, at beta = 1.
+    helpers.spectrum.elbo : its value, from the eigenvalues alone.
+
+    Examples
+    --------
+    >>> moments = Moments([0, 0, 0], [[4, 0, 0], [0, 2, 0], [0, 0, 1]], count=100)
+    >>> model = fit(moments, k=2, sigma2=3.0)
+    >>> (model.W**2).sum(axis=0).round(4).tolist()  # squared lengths max(lambda - sigma2, 0): one latent collapses
+    [1.0, 0.0]
+    >>> round(fit(moments, k=2).elbo(moments), 4)  # with sigma2 learned, the maximum of the likelihood
+    -5.2965
     """
     n = instance("moments", moments, Moments).mean.size
     k, beta = integer("k", k, 1, n), positive("beta", beta)

@@ -1,12 +1,12 @@
 """The first two moments of a data set: all that a linear Gaussian model ever sees of it.
 
-Serves every linear chapter. S in the paper's Eqs 10-12 and 20-22, and the eigenvalues and eigenvectors
-of Eqs 7-8, are those of the covariance kept here, which divides by N.
+Serves chapters 00 to 05 and 07. S in the paper's Eqs 10-12 and 20-22, and the eigenvalues and eigenvectors of
+Eqs 7-8, are those of the covariance kept here, which divides by N.
 
 One rule says what is rounding, here and in all that builds on this module. The covariance is brought to unit
 diagonal, so that the units of the columns do not matter, and factored by Cholesky's method with pivoting; what is
-then left of each coordinate's variance, at most `_rounding(n)` of it, counts as 0. Where that much could change an
-answer, the answer is refused (`_validation.refuse_below_rounding`).
+then left of each coordinate's variance, where it is within the rounding of n such steps, counts as 0. Where that much
+could change an answer, the answer is refused: "below rounding".
 """
 
 from dataclasses import dataclass
@@ -50,6 +50,12 @@ class Moments:
     ValueError
         For a wrong shape, NaN or infinity, or a covariance that is not symmetric or not positive semi-definite
         beyond rounding.
+
+    See Also
+    --------
+    helpers.data.mnist_moments : those of MNIST, recorded.
+    helpers.ppca.fit : the pPCA model of highest likelihood, from moments.
+    helpers.linear_vae.fit : the linear VAE of highest ELBO, from moments.
     """
 
     mean: np.ndarray
@@ -85,15 +91,47 @@ class Moments:
 
     @classmethod
     def from_samples(cls, x):
-        """Moments of the rows of `x` (N, n), summed in float64, or exactly for uint8.
+        """Moments of the rows of `x`, summed in float64, or exactly for uint8.
 
-        A memory map or a dask array is read in blocks of rows and never held whole.
+        Parameters
+        ----------
+        x : (N, n) array_like
+            A memory map or a dask array is read in blocks of rows and never held whole.
+
+        Returns
+        -------
+        Moments
+
+        See Also
+        --------
+        from_batches : for what does not fit into memory.
+
+        Examples
+        --------
+        >>> moments = Moments.from_samples([[0, 1], [2, 1], [0, 3], [2, 3], [1, 2]])
+        >>> moments.mean.round(6).tolist(), moments.covariance.round(6).tolist(), moments.count
+        ([1.0, 2.0], [[0.8, 0.0], [0.0, 0.8]], 5)
         """
         return cls._of_blocks("x", _blocks("x", x))
 
     @classmethod
     def from_batches(cls, iterable):
-        """Moments of all rows of an iterable of (N_b, n) arrays, of which only one is held at a time."""
+        """Moments of all rows of several arrays, of which only one is held at a time.
+
+        Parameters
+        ----------
+        iterable : iterable of (N_b, n) array_like
+            Any N_b from 1, one n.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        ValueError
+            When it is no iterable or an empty one, or a batch is not what is expected; the message says in which row.
+        """
         try:
             batches = iter(iterable)
         except TypeError:
@@ -248,10 +286,22 @@ def _of_bytes(block, origin):
 
 
 def svd(A):
-    """U, the singular values and V^T of A (n, k), in full precision also where A's rows or columns differ in units.
+    """U, the singular values and V^T of `A`, in full precision also where its rows or columns differ in units.
 
     Where the smallest singular value is lost in the rounding of the largest, LAPACK's one-sided Jacobi method, which
     is slower, finds it to a precision of its own. Those that the entries of A, of any unit, leave at rounding are 0.
+
+    Parameters
+    ----------
+    A : (n, k) array_like
+
+    Returns
+    -------
+    U : (n, m) ndarray
+        m is the smaller of n and k.
+    values : (m,) ndarray
+        Descending, from 0.
+    Vt : (m, k) ndarray
     """
     A = finite_array("A", A, ("n", "k"), largest=LARGEST**0.5)
     U, values, Vt = np.linalg.svd(A, full_matrices=False)

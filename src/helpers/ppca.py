@@ -37,6 +37,12 @@ class PPCA:
     mu : (n,) array_like
     sigma2 : float
         Variance of the observation noise, above 0.
+
+    See Also
+    --------
+    fit : the one of highest likelihood.
+    stationary_point : any other that has no slope.
+    helpers.linear_vae.LinearVAE : the same model with an encoder.
     """
 
     W: np.ndarray
@@ -59,7 +65,7 @@ class PPCA:
 
     @property
     def C(self):
-        """W W^T + sigma2 I, (n, n): the covariance of x (Eq. 5)."""
+        """The covariance of x, W W^T + sigma2 I, (n, n) (Eq. 5)."""
         return self.W @ self.W.T + self.sigma2 * np.eye(self.W.shape[0])
 
     @cached_property
@@ -117,7 +123,16 @@ class PPCA:
         return n * np.log(2 * np.pi) + (n - k) * np.log(self.sigma2) + 2 * np.log(self._axes[3]).sum()
 
     def log_likelihood(self, moments):
-        """Average log p(x) per sample, in nats, from the moments of the data (Eq. 5)."""
+        """Average log p(x) per sample, in nats, from the `moments` of the data: a float (Eq. 5).
+
+        Examples
+        --------
+        A model of pure noise, and data that have its covariance: half of n (log 2 pi + 1), below 0.
+
+        >>> model = PPCA(W=[[0.0], [0.0]], mu=[0, 0], sigma2=1.0)
+        >>> round(model.log_likelihood(Moments([0, 0], [[1, 0], [0, 1]], count=10)), 4)
+        -2.8379
+        """
         return float(-(self._log_normaliser() + self._average_mahalanobis(moments)) / 2)
 
     def log_likelihood_samples(self, x):
@@ -144,7 +159,20 @@ class PPCA:
         return means, half @ half.T
 
     def sample(self, count, seed):
-        """Draw `count` pairs from the two-stage model of Eq. 1: x (count, n) and z (count, k)."""
+        """Draw pairs from the two-stage model of Eq. 1.
+
+        Parameters
+        ----------
+        count : int
+            Number of pairs, at least 1.
+        seed : int
+            From 0.
+
+        Returns
+        -------
+        x : (count, n) ndarray
+        z : (count, k) ndarray
+        """
         count = integer("count", count, 1, 2**63 - 1)
         rng = np.random.default_rng(integer("seed", seed, 0, 2**63 - 1))
         n, k = self.W.shape
@@ -172,11 +200,31 @@ def fit(moments, k, sigma2=None):
     sigma2 : float, optional
         A fixed noise variance. Without it, the maximum likelihood one is used.
 
+    Returns
+    -------
+    PPCA
+        Column i of W is eigenvector i, of squared length lambda_i - sigma2; 0 where that would be negative.
+
     Raises
     ------
     ValueError
         When `sigma2` is to be estimated but the k leading eigenvalues leave no variance, so that the likelihood
         has no upper bound, or none above rounding; or k = n, where no sigma2 is the best.
+
+    See Also
+    --------
+    max_log_likelihood : the likelihood that it reaches, for every k at once.
+    stationary_point : the points where an ascent may stop short of it.
+    helpers.linear_vae.fit : the same maximum through the ELBO, by ascent.
+
+    Examples
+    --------
+    >>> moments = Moments([0, 0, 0], [[4, 0, 0], [0, 2, 0], [0, 0, 1]], count=100)
+    >>> model = fit(moments, k=1)
+    >>> round(model.sigma2, 4), abs(model.W).round(4).ravel().tolist()  # the mean of 2 and 1; the root of 4 - 1.5
+    (1.5, [1.5811, 0.0, 0.0])
+    >>> abs(fit(moments, k=2, sigma2=3.0).W).round(4).tolist()  # sigma2 above 2: the second latent collapses
+    [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
     n = instance("moments", moments, Moments).mean.size
     k = integer("k", k, 1, n)
@@ -199,7 +247,22 @@ def fit(moments, k, sigma2=None):
 
 
 def refuse_no_residual(moments, k, beta=1.0):
-    """Raise ``ValueError`` when k latents leave no variance to learn sigma2 from; a strong KL term may hold it up."""
+    """Refuse moments that leave no variance to learn sigma2 from after k latents; a strong KL term may hold it up.
+
+    Parameters
+    ----------
+    moments : Moments
+    k : int
+        Number of latents, 1 to n.
+    beta : float
+        Weight of the KL term, above 0.
+
+    Raises
+    ------
+    ValueError
+        When the rank of the covariance is at most k, and beta times it at most n. The message says whether that is
+        certain or only so up to rounding.
+    """
     n, rank = instance("moments", moments, Moments).root.shape
     k, beta = integer("k", k, 1, n), positive("beta", beta)
     if rank > k or beta * rank > n:
@@ -223,6 +286,10 @@ def _hidden_along(moments):
 def max_log_likelihood(moments):
     """Maximum of the average log likelihood over W, mu and sigma2 (Eqs 7-8), for every k = 1, ..., n - 1.
 
+    Parameters
+    ----------
+    moments : Moments
+
     Returns
     -------
     (n - 1,) ndarray
@@ -232,6 +299,16 @@ def max_log_likelihood(moments):
     ------
     ValueError
         When rounding of the covariance could be seen in one of them.
+
+    See Also
+    --------
+    fit : the model that reaches it, for one k.
+
+    Examples
+    --------
+    >>> moments = Moments([0, 0, 0], [[4, 0, 0], [0, 2, 0], [0, 0, 1]], count=100)
+    >>> max_log_likelihood(moments).round(4).tolist()  # at k = 1, sigma2 = 1.5; at k = 2, sigma2 = 1
+    [-5.3554, -5.2965]
     """
     eigenvalues = instance("moments", moments, Moments).eigenvalues
     n = eigenvalues.size
@@ -259,6 +336,26 @@ def stationary_point(moments, indices, k, sigma2):
         Number of latents, 1 to n.
     sigma2 : float
         The fixed noise variance, below each eigenvalue used: column i has squared length lambda_i - sigma2.
+
+    Returns
+    -------
+    PPCA
+
+    Raises
+    ------
+    ValueError
+        When `indices` is no sequence, has an entry twice or more than k, or an eigenvalue used is not above sigma2.
+
+    See Also
+    --------
+    is_stable : whether the likelihood falls in every direction from there.
+
+    Examples
+    --------
+    >>> moments = Moments([0, 0, 0], [[4, 0, 0], [0, 2, 0], [0, 0, 1]], count=100)
+    >>> second = stationary_point(moments, [1], k=1, sigma2=1.0)
+    >>> abs(second.W).round(4).ravel().tolist()  # of length sqrt(2 - 1), along the second eigenvector
+    [0.0, 1.0, 0.0]
     """
     n = instance("moments", moments, Moments).mean.size
     k, sigma2 = integer("k", k, 1, n), positive("sigma2", sigma2)
@@ -284,16 +381,42 @@ def _second_moment_times(model, moments, Y):
 
 
 def gradient(model, moments):
-    """Gradient of the average log likelihood with respect to W, (n, k): C^-1 S C^-1 W - C^-1 W (Eq. 10)."""
+    """Gradient of the average log likelihood with respect to W: C^-1 S C^-1 W - C^-1 W (Eq. 10).
+
+    Parameters
+    ----------
+    model : PPCA
+    moments : Moments
+
+    Returns
+    -------
+    (n, k) ndarray
+        In nats per unit of W.
+
+    See Also
+    --------
+    hessian_product, hessian : its derivatives.
+    """
     instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
     PW = model._precision_times_W()
     return model._precision_times(_second_moment_times(model, moments, PW)) - PW
 
 
 def hessian_product(model, moments, direction):
-    """Derivative of `gradient` along `direction` (n, k), (n, k): the Hessian applied to a direction.
+    """Derivative of `gradient` along a direction: the Hessian applied to it.
 
     With P = C^-1 and E the derivative of C, P changes by -P E P.
+
+    Parameters
+    ----------
+    model : PPCA
+    moments : Moments
+    direction : (n, k) array_like
+        In the space of W.
+
+    Returns
+    -------
+    (n, k) ndarray
     """
     instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
     return _hessian_product(model, moments, finite_array("direction", direction, model.W.shape))
@@ -310,7 +433,17 @@ def _hessian_product(model, moments, direction):
 
 
 def hessian(model, moments):
-    """Hessian of the average log likelihood in the entries of W, row by row, (nk, nk). For small models."""
+    """Hessian of the average log likelihood in the entries of W, row by row. For small models.
+
+    Parameters
+    ----------
+    model : PPCA
+    moments : Moments
+
+    Returns
+    -------
+    (nk, nk) ndarray
+    """
     instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
     n, k = model.W.shape
     directions = np.eye(n * k).reshape(n * k, n, k)
@@ -324,10 +457,34 @@ def is_stable(model, moments):
     the point is stable when no free eigenvalue exceeds the smallest k_i (sigma2 itself, when a column is free
     to grow from zero). Ties count as stable: the direction neither gains nor loses.
 
+    Parameters
+    ----------
+    model : PPCA
+        A stationary point.
+    moments : Moments
+
+    Returns
+    -------
+    bool
+
     Raises
     ------
     ValueError
         When the model is not stationary in W and mu at its sigma2.
+
+    See Also
+    --------
+    stationary_point : makes every one of them.
+    hessian : its eigenvalues say the same.
+
+    Examples
+    --------
+    >>> moments = Moments([0, 0, 0], [[4, 0, 0], [0, 2, 0], [0, 0, 1]], count=100)
+    >>> second = stationary_point(moments, [1], k=1, sigma2=1.0)  # the largest eigenvalue, 4, is free
+    >>> is_stable(second, moments), is_stable(fit(moments, k=1, sigma2=1.0), moments)
+    (False, True)
+    >>> is_stable(stationary_point(moments, [], k=1, sigma2=5.0), moments)  # W = 0, collapsed, and right to be
+    True
     """
     instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
     U, l, _, deviations = model._axes
@@ -375,6 +532,10 @@ def landscape(model, moments, column, directions, a, b):
     -------
     (B, A) ndarray
         In nats per sample; row for b, column for a, as a contour plot wants it.
+
+    See Also
+    --------
+    helpers.plots.stability_panels : draws it.
     """
     instance("model", model, PPCA)._require_same_n(moments)
     n, k = model.W.shape

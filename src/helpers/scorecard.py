@@ -1,8 +1,8 @@
 """The scorecard: what each figure and table of the paper claims, and whether our run bears it out.
 
-A chapter states each claim as something computable and hands over the outcome. When the environment variable
-``BOOK_SCORECARD`` names a folder, the rows are also written there as JSON; the book's scorecard page is made
-from those files.
+Serves chapters 02, 03, 09, 10 and 11, which have the paper's figures. Each states a claim as something computable and
+hands over the outcome. When the environment variable ``BOOK_SCORECARD`` names a folder, the rows are also written there
+as JSON; the book's scorecard page is made from those files.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,7 +18,21 @@ VERDICTS = ("reproduced", "partly", "not reproduced", "not decided", "shown, not
 
 @dataclass(frozen=True)
 class Row:
-    """One claim, as the scorecard page lists it."""
+    """One claim, as the scorecard page lists it.
+
+    Attributes
+    ----------
+    figure, notebook : str
+        One of `FIGURES`, and the chapter.
+    claim : str
+        What the paper says, or what a figure shows.
+    verdict : str
+        One of `VERDICTS`.
+    paper, ours : str
+        The numbers.
+    run : str
+        Which run ours come from.
+    """
 
     figure: str
     notebook: str
@@ -81,7 +95,24 @@ class Scorecard:
         return self._add(Row(figure, self.notebook, claim, verdict, paper, ours, run))
 
     def show(self, figure, what, ours, run):
-        """Record a figure of which the paper claims nothing computable: `what` it shows, and our numbers."""
+        """Record a figure of which the paper claims nothing computable.
+
+        Parameters
+        ----------
+        figure : str
+            One of `FIGURES`.
+        what : str
+            What it shows.
+        ours : str
+            Our numbers.
+        run : str
+            Which run ours come from: study, profile, data.
+
+        Returns
+        -------
+        str
+            The verdict: "shown, not judged".
+        """
         one_of("figure", figure, FIGURES)
         for name, text in {"what": what, "ours": ours, "run": run}.items():
             words(name, text)

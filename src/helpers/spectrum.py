@@ -31,12 +31,46 @@ def _finite(name, value):
 
 
 def active(eigenvalues, sigma2, beta=1.0):
-    """Which units the optimum uses, (n,) bool: those with lambda > beta sigma2. The others collapse."""
+    """Which units the optimum uses: those with lambda > beta sigma2. The others collapse.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+    sigma2, beta : float
+        Above 0.
+
+    Returns
+    -------
+    (n,) ndarray of bool
+
+    Examples
+    --------
+    >>> active([4.0, 2.0, 1.0], sigma2=1.5).tolist()
+    [True, True, False]
+    >>> active([4.0, 2.0, 1.0], sigma2=1.5, beta=2.0).tolist()  # theta = 3
+    [True, False, False]
+    """
     return _eigenvalues(eigenvalues) > weighed(sigma2, beta)
 
 
 def encoder_variances(eigenvalues, sigma2, beta=1.0):
-    """D at the optimum, (n,): min(1, beta sigma2 / lambda). The encoder's mean has variance 1 - D."""
+    """D at the optimum: min(1, beta sigma2 / lambda). The encoder's mean has variance 1 - D.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+    sigma2, beta : float
+        Above 0.
+
+    Returns
+    -------
+    (n,) ndarray
+
+    Examples
+    --------
+    >>> encoder_variances([4.0, 2.0, 1.0], sigma2=1.5).tolist()
+    [0.375, 0.75, 1.0]
+    """
     theta = weighed(sigma2, beta)
     return theta / np.maximum(_eigenvalues(eigenvalues), theta)
 
@@ -46,6 +80,22 @@ def kl(eigenvalues, sigma2, beta=1.0):
 
     Half of log(lambda / (beta sigma2)) where that is above 0, and 0 for the others. For Gaussian data it is
     also the mutual information of x and z_i, as q(z_i | x) then averages to N(0, 1) exactly.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+    sigma2, beta : float
+        Above 0.
+
+    See Also
+    --------
+    helpers.collapse.kl_per_unit : the same, measured on an encoder's outputs.
+    epsilon_delta_threshold : where the KL of single samples lies.
+
+    Examples
+    --------
+    >>> kl([4.0, 2.0, 1.0], sigma2=1.0).round(4).tolist()
+    [0.6931, 0.3466, 0.0]
     """
     with np.errstate(divide="ignore", over="ignore"):
         return _finite("the KL", np.log(1 / encoder_variances(eigenvalues, sigma2, beta)) / 2)
@@ -56,6 +106,20 @@ def distortion(eigenvalues, k, sigma2, beta=1.0):
 
     Each of the k units leaves min(lambda, beta sigma2), each further eigenvalue all of itself: reverse
     water-filling, the rate-distortion curve of a Gaussian cut off at k components, with `kl` the rate.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+        All n of them.
+    k : int
+        Number of latents, 1 to n.
+    sigma2, beta : float
+        Above 0.
+
+    Examples
+    --------
+    >>> round(distortion([4.0, 2.0, 1.0], k=2, sigma2=1.5), 4)  # 1.5 + 1.5 + 1
+    4.0
     """
     eigenvalues = _eigenvalues(eigenvalues)
     k = integer("k", k, 1, eigenvalues.size)
@@ -76,6 +140,15 @@ def elbo(eigenvalues, k, sigma2, beta=1.0, noise=None):
         What W, V and D are optimal for.
     noise : float, optional
         The noise variance that the ELBO is evaluated at. By default `sigma2`.
+
+    See Also
+    --------
+    helpers.linear_vae.LinearVAE.elbo : of any linear VAE, the best or not.
+
+    Examples
+    --------
+    >>> round(elbo([4.0, 2.0, 1.0], k=2, sigma2=1.0), 4)
+    -5.2965
     """
     noise = positive("sigma2" if noise is None else "noise", sigma2 if noise is None else noise)
     error = distortion(eigenvalues, k, sigma2, beta)
@@ -93,10 +166,28 @@ def learned_sigma2(eigenvalues, k, beta=1.0):
     is the least of beta a + (sum_{i > a} lambda_i) / s over a = 0, ..., k units counted as active, so its
     root is the least of the roots of these.
 
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+        All n of them.
+    k : int
+        Number of latents, 1 to n.
+    beta : float
+        Above 0.
+
     Raises
     ------
     ValueError
         When no eigenvalue is left after k and the KL term is too weak to hold sigma2 above 0.
+
+    See Also
+    --------
+    tuned_sigma2 : with the rest of the model held.
+
+    Examples
+    --------
+    >>> round(learned_sigma2([4.0, 2.0, 1.0], k=1), 4)  # the mean of the eigenvalues left over
+    1.5
     """
     eigenvalues, beta = _eigenvalues(eigenvalues), positive("beta", beta)
     n = eigenvalues.size
@@ -114,7 +205,22 @@ def learned_sigma2(eigenvalues, k, beta=1.0):
 
 
 def tuned_sigma2(eigenvalues, k, sigma2, beta=1.0):
-    """The noise variance that raises the ELBO most when W, V and D of the optimum stay (Table 1's tuning)."""
+    """The noise variance that raises the ELBO most when W, V and D of the optimum stay (Table 1's tuning): a float.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+        All n of them.
+    k : int
+        Number of latents, 1 to n.
+    sigma2, beta : float
+        What W, V and D are optimal for.
+
+    Examples
+    --------
+    >>> round(tuned_sigma2([4.0, 2.0, 1.0], k=2, sigma2=0.4), 4)  # (0.4 + 0.4 + 1) / 3
+    0.6
+    """
     return distortion(eigenvalues, k, sigma2, beta) / _eigenvalues(eigenvalues).size
 
 
@@ -130,6 +236,20 @@ def epsilon_delta_threshold(eigenvalues, sigma2, beta=1.0, delta=0.01):
     sigma2, beta : float
     delta : float
         Between 0 and 1: the share of the samples that may exceed epsilon.
+
+    Raises
+    ------
+    ValueError
+        When delta is not between 0 and 1.
+
+    See Also
+    --------
+    helpers.collapse.epsilon_delta : which units have collapsed, measured.
+
+    Examples
+    --------
+    >>> epsilon_delta_threshold([4.0, 2.0, 1.0], sigma2=1.0).round(4).tolist()
+    [2.8062, 1.7553, 0.0]
     """
     delta = positive("delta", delta)
     if delta >= 1:
@@ -140,11 +260,29 @@ def epsilon_delta_threshold(eigenvalues, sigma2, beta=1.0, delta=0.01):
 
 
 def escape_rate(eigenvalues, sigma2, beta=1.0):
-    """Growth rates of W and V along each eigenvector from complete collapse, under gradient ascent, (n,).
+    """Growth rates of W and V along each eigenvector from complete collapse, under gradient ascent.
 
     At W = 0, V = 0, D = 1 the gradients linearise to w' = (lambda v - w) / sigma2 and
     v' = lambda w / sigma2 - beta lambda v; this is the larger eigenvalue of that system. It is above 0
-    exactly when lambda > beta sigma2; `beta` may be 0.
+    exactly when lambda > beta sigma2.
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array_like
+    sigma2 : float
+        Above 0.
+    beta : float
+        From 0.
+
+    Returns
+    -------
+    (n,) ndarray
+        Per unit of the ascent's time.
+
+    Examples
+    --------
+    >>> escape_rate([4.0, 2.0, 1.0], sigma2=2.0).round(4).tolist()
+    [0.4075, 0.0, -0.191]
     """
     eigenvalues, sigma2 = _eigenvalues(eigenvalues), positive("sigma2", sigma2)
     beta = non_negative("beta", beta)

@@ -40,7 +40,13 @@ def linear_floor(record, eigenvalues, k=None):
 
 
 def slope(history):
-    """Slope of the last tenth of a history (epochs, M), by least squares, in its unit per 100 epochs, (M,)."""
+    """Slope of the last tenth of a `history`, (epochs, M), by least squares, in its unit per 100 epochs, (M,).
+
+    Raises
+    ------
+    ValueError
+        When it has another number of axes, or fewer than two epochs.
+    """
     history = plain_array("history", history, "numbers (epochs, M)").astype(float)
     if history.ndim != 2 or len(history) < 2 or not history.size:
         raise ValueError(f"history has shape {history.shape}; expected (epochs, M) with at least two epochs")
@@ -51,7 +57,7 @@ def slope(history):
 
 
 def fell(record):
-    """Which members diverged, or ended with a squared error of twice the least it had had, (M,) bool."""
+    """Which members of a `record` diverged, or ended with a squared error of twice the least it had had, (M,) bool."""
     record_with(record, "history_sse", "diverged")
     history = np.nan_to_num(record.history_sse.values, nan=np.inf, posinf=np.inf)
     return (record.diverged.values > 0) | (history[-1] > SETBACK * history.min(axis=0))
@@ -75,6 +81,11 @@ def undecided(record, eigenvalues, difference, history=None, k=None):
     Returns
     -------
     str
+
+    Raises
+    ------
+    ValueError
+        When the history has not one column for each member.
     """
     record_with(record, "elbo", "history_elbo", "set_sigma2", "set_sigma2_rule")
     difference = abs(float(finite_array("difference", difference, ())))
@@ -98,7 +109,17 @@ def _kinds(record):
 
 
 def describe(record, eigenvalues, k=None):
-    """The standing of every member as text: ELBO, floor, slope and gradient steps, a line each."""
+    """The standing of every member as text: ELBO, floor, slope and gradient steps, a line each.
+
+    Parameters
+    ----------
+    record, eigenvalues, k
+        As for `linear_floor`.
+
+    Returns
+    -------
+    str
+    """
     record_with(record, "elbo", "history_elbo", "set_beta")
     floors, slopes = linear_floor(record, eigenvalues, k), slope(record.history_elbo.values)
     annealed = ["annealed" if beta.startswith("LinearAnnealing") else "" for beta in record.set_beta.values]
