@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import api_page
 import blocks
 import cells
 import ledger_page
@@ -86,6 +87,8 @@ def build_book():
     rows = scorecard_page.merge(scorecard)
     (build / "scorecard.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     fill(source / "book" / "scorecard.md", "scorecard", scorecard_page.table(rows))
+    api_page.write(source / "book" / "api")
+    fill(source / "book" / "api.md", "modules", api_page.table())
     if LANDING in notebooks:
         fill(source / "book" / "intro.md", "landing-figure", landing_figure(notebooks[LANDING], source / "book"))
     return render(source)
