@@ -21,6 +21,7 @@ MENDED = (
     (SUMMARY, ""),
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # docutils gives it no list items
     (' role="doc-biblioentry"', ""),
+    ('<summary><span class="toctree-toggle"', '<summary aria-label="Its pages"><span class="toctree-toggle"'),
     ('console.log("[PST]', 'void ("[PST]'),
     ('<div id="pst-primary-sidebar" class', '<div id="pst-primary-sidebar" role="navigation" aria-label="Book" class'),
 )
