@@ -31,7 +31,8 @@ def problem(seed=0, n=6, k=3, count=80):
 
 
 def with_eigenvalues(eigenvalues, seed=0):
-    Q = ortho_group(len(eigenvalues), seed=seed).rvs()
+    n = len(eigenvalues)
+    Q = ortho_group(n, seed=seed).rvs() if n > 1 else np.eye(1)  # older SciPy refuses 1
     return Moments(np.arange(len(eigenvalues)), Q * np.asarray(eigenvalues, float) @ Q.T, 100)
 
 
