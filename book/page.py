@@ -17,12 +17,17 @@ from sphinx.util import logging
 CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
 REFERENCES = "book/references"
 SUMMARY = 'aria-label="Toggle hidden content"'  # MyST-NB's; it hides the summary's own words
+SEARCH = 'search-button-field search-button__button pst-js-only" title="Search"'  # its own words are its name
 MENDED = (
     (SUMMARY, ""),
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # docutils gives it no list items
     (' role="doc-biblioentry"', ""),
     ('<summary><span class="toctree-toggle"', '<summary aria-label="Its pages"><span class="toctree-toggle"'),
     ('console.log("[PST]', 'void ("[PST]'),
+    ('search-button-field search-button__button pst-js-only" title="Search" aria-label="Search"', SEARCH),
+    ('data-mode="light" title="Light"', 'data-mode="light"'),  # the button's own name is enough
+    ('data-mode="dark"  title="Dark"', 'data-mode="dark"'),
+    ('data-mode="auto"  title="System Settings"', 'data-mode="auto"'),
     ('<div id="pst-primary-sidebar" class', '<div id="pst-primary-sidebar" role="navigation" aria-label="Book" class'),
 )
 STANDALONE = """<!DOCTYPE html>

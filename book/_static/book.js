@@ -57,12 +57,13 @@
     card.className = "book-preview mathjax_process";
     card.setAttribute("role", "tooltip");
     card.innerHTML = text;
-    document.querySelector("main").append(card);
+    document.body.append(card);
     if (text.startsWith("\\[")) await window.MathJax?.typesetPromise?.([card]);
     if (wanted !== link || !card) return;
     const at = link.getBoundingClientRect(), size = card.getBoundingClientRect();
-    card.style.left = `${Math.max(8, Math.min(at.left, document.documentElement.clientWidth - size.width - 8))}px`;
-    card.style.top = `${at.bottom + size.height + 8 < innerHeight ? at.bottom + 6 : Math.max(8, at.top - size.height - 6)}px`;
+    const below = at.bottom + size.height + 8 < innerHeight, room = document.documentElement.clientWidth - size.width - 8;
+    card.style.left = `${scrollX + Math.max(8, Math.min(at.left, room))}px`;
+    card.style.top = `${scrollY + (below ? at.bottom + 6 : Math.max(8, at.top - size.height - 6))}px`;
     card.style.visibility = "visible";
   }
   const link = event => event.target.closest?.("article a[href*='#']");
@@ -71,7 +72,6 @@
     document.addEventListener(end, event => link(event) && hide());
   }
   document.addEventListener("keydown", event => event.key === "Escape" && hide());
-  document.addEventListener("scroll", hide, {passive: true});
 
   addEventListener("load", async () => {
     await window.MathJax?.startup?.promise;
