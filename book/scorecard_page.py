@@ -26,7 +26,7 @@ def table(rows):
     counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
     listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     lines = [f"**{len(rows)} claims: {listed}.**", "", ":::{table}", ":class: scorecard", ""]
-    lines += ["| | the claim | verdict | the paper | ours | the run |", "|---|---|---|---|---|---|"]
+    lines += ["| figure | the claim | verdict | the paper | ours | the run |", "|---|---|---|---|---|---|"]
     for figure in FIGURES:
         of_figure = [row for row in rows if row["figure"] == figure]
         if not of_figure:
