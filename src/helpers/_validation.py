@@ -191,6 +191,13 @@ def integer(name, value, low, high):
     return int(value)
 
 
+def integers(name, values, low, high):
+    """Return a list of int, or raise ``ValueError`` unless `values` are integers from `low` to `high`."""
+    if isinstance(values, (str, bytes)) or not np.iterable(values):
+        raise ValueError(f"{name} is {brief(values)}; expected a list of integers from {low} to {high}")
+    return [integer(name, value, low, high) for value in values]
+
+
 def words(name, value):
     """Return `value`, or raise ``ValueError`` unless it is text, and not empty."""
     if not isinstance(value, str) or not value:

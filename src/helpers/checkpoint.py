@@ -11,7 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from helpers._files import remove_parts, whole
-from helpers._validation import brief, file_of, instance, integer, non_negative
+from helpers._validation import brief, file_of, instance, integer, integers, non_negative, one_of, plain_array
+from helpers.collapse import UnitStatistics
+from helpers.ensemble import PRECISIONS, Run, digest
+from helpers.vae import architecture
 
 try:
     import fcntl
@@ -84,7 +87,7 @@ def save(path, run, settings):
         When it cannot be written, say because the disk is full; what was at `path` stays.
     """
     path, settings = file_of("path", path), json.loads(_text(settings))
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in _tensors(run)}
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in instance("run", run, Run).tensors().items()}
     state = {
         "format": FORMAT,
         "settings": settings,
@@ -96,7 +99,7 @@ def save(path, run, settings):
     text = json.dumps(state)
     try:
         with whole(path) as part:
-            save_file(tensors, part, metadata={"state": text, "digest": _digest(text, tensors)})
+            save_file(tensors, part, metadata={"state": text, "digest": _seal(text, tensors)})
     except (OSError, SafetensorError) as error:
         raise OSError(f"the checkpoint {path} could not be written: {error}") from error
 
@@ -117,18 +120,114 @@ def progress(path):
         raise ValueError(f"{path} is no readable checkpoint: {error}. Remove it to start anew") from error
 
 
-def load(path, run, settings, same=lambda name, was, value: was == value):
+def identity(run, x, batch_size, precision):
+    """What tells one run from another, as plain values: the settings that a checkpoint is written with.
+
+    Parameters
+    ----------
+    run : ensemble.Run
+    x : (N, ...) ndarray
+        The data.
+    batch_size : int
+    precision : str
+    """
+    instance("run", run, Run)
+    x = np.ascontiguousarray(plain_array("x", x))
+    settings = {
+        "members": [member.describe() for member in run.members],
+        "network": architecture(run.stack.module),
+        "parameters": {name: list(p.shape) for name, p in run.stack.parameters.items()},
+        "data": hashlib.sha256(x).hexdigest(),
+        "batch_size": integer("batch_size", batch_size, 1, len(x)),
+        "precision": one_of("precision", precision, PRECISIONS),
+        "beta": [_schedule(member, values) for member, values in zip(run.members, run.betas, strict=True)],
+    }
+    if any(member.decay for member in run.members):
+        settings["epochs"] = len(run.betas[0])  # of which it is a share
+    return settings
+
+
+def _schedule(member, values):
+    """What a checkpoint knows a schedule by: its values over all epochs it was made for. None for a number."""
+    return {"epochs": len(values), "sha256": digest(values)} if callable(member.beta) else None
+
+
+def resume(path, run, settings, snapshots):
+    """Let `run`, which has just been started, go on where the checkpoint `path` ends.
+
+    Parameters
+    ----------
+    path, run, settings
+        As for `load`.
+    snapshots : iterable of int
+        Epochs after which the statistics of every unit are asked for.
+
+    Raises
+    ------
+    ValueError
+        When the checkpoint cannot be used or is another run's; the message says why.
+    """
+
+    def refuse(what, was, expected):
+        raise ValueError(f"{path} belongs to another run: its {what} is {was}; expected {expected}")
+
+    epochs, fields = len(instance("run", run, Run).betas[0]), set(UnitStatistics._fields)
+    wanted = set(integers("snapshots", snapshots, 1, 2**31))
+    load(path, run, settings)
+    run.stopped = ""
+    if run.epoch > epochs:
+        refuse("epochs", run.epoch, f"at most {epochs}")
+    if sorted(run.snapshots) != (expected := sorted(epoch for epoch in wanted if epoch <= run.epoch)):
+        refuse("snapshots", sorted(run.snapshots), expected)
+    for epoch, found in run.snapshots.items():
+        if found.keys() != fields:
+            refuse(f"snapshot after epoch {epoch}", sorted(found), sorted(fields))
+    for m, values in enumerate(run.betas):
+        for epoch, was in enumerate(run.history["beta"][:, m]):
+            expected = float(np.float32(values[epoch, -1]))
+            if np.isfinite(was) and was != expected:
+                refuse(f"beta of members[{m}] in epoch {epoch + 1}", was, expected)
+
+
+def _same(name, was, value, run):
+    """Whether what a checkpoint was made with is what is expected now, for a setting by name."""
+    if name == "network":  # format 1 has torch's text of it
+        return _same_architecture(was, value) or was == str(run.stack.module)
+    if name == "beta":  # format 1 has none, and is judged by its history
+        return was is None or all(map(_same_schedule, was, value, run.members, run.betas))
+    return was == value
+
+
+def _same_schedule(was, value, member, values):
+    if was is None or value is None or was["epochs"] == value["epochs"]:
+        return was == value
+    found = values[: was["epochs"]]  # the run may have been longer then, or shorter
+    if len(found) < was["epochs"]:
+        found = member.betas(was["epochs"], values.shape[1])
+    return was["sha256"] == digest(found)
+
+
+def _same_architecture(one, other):
+    """Whether two of `vae.architecture` agree in all constants that both name; a release of torch may add some."""
+    if not isinstance(one, list) or len(one) != len(other):
+        return False
+    for (name, kind, constants), (other_name, other_kind, others) in zip(one, other, strict=True):
+        if (name, kind) != (other_name, other_kind):
+            return False
+        if any(constants[key] != others[key] for key in constants.keys() & others.keys()):
+            return False
+    return True
+
+
+def load(path, run, settings):
     """Put the state that `path` holds into `run`, which has just been started with the same settings.
 
     Parameters
     ----------
     path : path
-    run : train.Run
+    run : ensemble.Run
     settings : dict
         What JSON can hold.
-    same : callable
-        Of a setting's name, what it is in the file and what is expected: whether these are one run's. If equal, by
-        default.
 
     Raises
     ------
@@ -137,9 +236,7 @@ def load(path, run, settings, same=lambda name, was, value: was == value):
         says which. The run is left as it was.
     """
     path, expected = file_of("path", path), json.loads(_text(settings))
-    _refuse_no_run(run)
-    if not callable(same):
-        raise ValueError(f"same is {brief(same)}; expected a function of a setting's name and two values of it")
+    instance("run", run, Run)
     try:
         path.open("rb").close()  # safetensors calls a file that may not be read one that is not there
     except PermissionError as error:
@@ -148,13 +245,13 @@ def load(path, run, settings, same=lambda name, was, value: was == value):
         pass
     try:
         with safe_open(path, framework="pt") as file:
-            text, digest = (file.metadata()[name] for name in ("state", "digest"))
+            text, carried = (file.metadata()[name] for name in ("state", "digest"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         state = json.loads(text)
-        whole = digest == _digest(text, tensors)
+        intact = carried == _seal(text, tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no readable checkpoint: {error}. Remove it to start anew") from error
-    if not whole:
+    if not intact:
         raise ValueError(f"{path} is damaged: its digest or format is not what it says. Remove it to start anew")
     made = state.get("format") if isinstance(state, dict) else None
     if type(made) is not int or not 1 <= made <= FORMAT:
@@ -166,7 +263,7 @@ def load(path, run, settings, same=lambda name, was, value: was == value):
     for name, value in expected.items():
         was = state["settings"].get(name)
         try:
-            fits = same(name, was, value)
+            fits = _same(name, was, value, run)
         except (KeyError, TypeError, ValueError):  # of a kind that cannot be compared
             fits = False
         if not fits:
@@ -179,7 +276,7 @@ def load(path, run, settings, same=lambda name, was, value: was == value):
         raise ValueError(f"{path} is no whole checkpoint: its {error}. Remove it to start anew") from error
     run.epoch, run.seconds, run.stopped = state["epoch"], state["seconds"], state["stopped"]
     run.diverged[:] = state["diverged"]
-    for name, tensor in _networks(run):
+    for name, tensor in run.networks().items():
         tensor.copy_(tensors[name])
     for name in run.history:
         run.history[name] = tensors[f"history/{name}"].numpy()
@@ -197,7 +294,7 @@ def _complete(state, tensors, run):
         raise ValueError(f"diverged is {state['diverged']!r:.80}; expected an epoch for each of {M} members")
     for one in state["diverged"]:
         integer("diverged", one, 0, epoch)
-    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in _networks(run)}
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in run.networks().items()}
     shapes |= {f"history/{name}": (torch.float64, (epoch, M)) for name in run.history}
     for name, expected in shapes.items():
         if (found := (tensors[name].dtype, tuple(tensors[name].shape))) != expected:
@@ -211,28 +308,7 @@ def _complete(state, tensors, run):
     return snapshots
 
 
-def _refuse_no_run(run):
-    if missing := [name for name in ("members", "stack", "adam", "history", "diverged") if not hasattr(run, name)]:
-        raise ValueError(f"run is {brief(run)}, without {', '.join(missing)}; expected a train.Run")
-
-
-def _networks(run):
-    for kind, dictionary in zip(("parameter", "exp_avg", "exp_avg_sq"), (run.stack.parameters, *run.adam), strict=True):
-        for name, tensor in dictionary.items():
-            yield f"{kind}/{name}", tensor.detach()
-
-
-def _tensors(run):
-    _refuse_no_run(run)
-    yield from _networks(run)
-    for name, values in run.history.items():
-        yield f"history/{name}", torch.from_numpy(values)
-    for epoch, statistics in run.snapshots.items():
-        for name, values in statistics.items():
-            yield f"snapshot/{epoch}/{name}", torch.from_numpy(np.ascontiguousarray(values))
-
-
-def _digest(text, tensors):
+def _seal(text, tensors):
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         values = tensors[name].numpy()

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -440,16 +441,16 @@ def _evaluate(batches, encode, decode, sigma2, samples, seed):
     for batch in batches:
         x = _batch(batch)
         if shape is None:
-            shape, tensors, (exp, normal) = x.shape[1:], _is_tensor(x), _functions(x, seed)
-        if _is_tensor(x) != tensors:
+            shape, library = x.shape[1:], _library_of(x, seed)
+        if _is_tensor(x) != library.tensors:
             raise ValueError(f"a batch is a {type(x).__name__} and the first was not; expected all of one library")
         _expect("a batch", x, ("B", *shape))
         mean, logvar = _pair(encode(x), x)
         _expect("encode's mean", mean, (len(x), *(means[0].shape[1:] if means else ("k",) * max(1, mean.ndim - 1))))
         _expect("encode's logvar", logvar, mean.shape)
-        deviation, error = exp(logvar / 2), 0.0
+        deviation, error = library.exp(logvar / 2), 0.0
         for _ in range(samples):
-            output = _output("decode's output", decode(mean + deviation * normal(mean.shape)), x)
+            output = _output("decode's output", decode(mean + deviation * library.normal(mean.shape)), x)
             _expect("decode's output", output, x.shape)
             error = error + _sum(_wide(x) - _wide(output))  # stays on the device
         if not math.isfinite(error := float(error)):
@@ -569,13 +570,21 @@ def _sum(difference):
         return squares.cpu().sum(dtype=float64)
 
 
-def _functions(x, seed):
-    """What `evaluate` needs of x's own library: exp, and noise of a given shape."""
+class _Library(NamedTuple):
+    """What `evaluate` needs of the library that the batches are of."""
+
+    tensors: bool
+    exp: Callable
+    normal: Callable  # of a shape: noise from N(0, 1)
+
+
+def _library_of(x, seed):
     if not _is_tensor(x):
-        return np.exp, partial(np.random.default_rng(seed).standard_normal, dtype=np.float32)
+        return _Library(False, np.exp, partial(np.random.default_rng(seed).standard_normal, dtype=np.float32))
     torch = sys.modules["torch"]
     generator = torch.Generator(x.device).manual_seed(seed)
-    return torch.exp, partial(torch.randn, generator=generator, dtype=x.dtype, device=x.device)
+    normal = partial(torch.randn, generator=generator, dtype=x.dtype, device=x.device)
+    return _Library(True, torch.exp, normal)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers import celeba
 from helpers._files import answered, cache_folder, whole, write_npz
 from helpers._validation import (
     finite_array,
@@ -245,6 +246,26 @@ def record_mnist_moments(folder):
         if which == "subset":
             arrays |= {"indices": indices.astype(np.uint16), "seed": np.int64(SUBSET["seed"])}
         write_npz(folder / MOMENT_RECORDS[which], arrays)
+
+
+def _mnist():
+    return mnist("train").reshape(-1, 784)
+
+
+def _dequantised(x, levels):
+    """Whole numbers 0 to levels - 1 with uniform noise on top, in [0, 1): a density where there was none."""
+    noise = np.random.default_rng(0).random(x.shape, np.float32)
+    return np.minimum((x + noise) / np.float32(levels), np.float32(1 - 2**-24))
+
+
+DATA = {
+    "digits": digits_bytes,
+    "digits-dequantised": lambda: _dequantised((digits() * 16).astype(np.float32), 17),
+    "mnist": _mnist,
+    "mnist-dequantised": lambda: _dequantised(_mnist(), 256),
+    "patches": lambda: patches(64, 512),
+    "faces": celeba.faces,
+}
 
 
 def _main(arguments=None):

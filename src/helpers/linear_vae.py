@@ -308,8 +308,8 @@ def profile_gradient(W, moments, sigma2, beta=1.0):
     W = _decoder(W, instance("moments", moments, Moments).mean.size)
     model, beta = PPCA(W, moments.mean, weighed(sigma2, beta)), positive("beta", beta)
     model._average_mahalanobis(moments)  # refuses what rounding could decide
-    PW = model._precision_times_W()
-    pull = model._precision_times(moments.covariance @ PW)
+    PW = model.solve_W()
+    pull = model.solve(moments.covariance @ PW)
     return beta * (pull - W / np.diag(model.M))
 
 

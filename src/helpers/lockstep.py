@@ -1,6 +1,6 @@
 """One epoch of many VAEs in lock-step: what `train` repeats. Serves chapter 08.
 
-The members' parameters lie side by side in a `vae.Stack`, so that a step is one batched product where M networks
+The members' parameters lie side by side in an `ensemble.Stack`, so that a step is one batched product where M networks
 trained one after the other would do M small ones.
 """
 
@@ -12,51 +12,11 @@ import numpy as np
 import torch
 
 from helpers._validation import brief, instance, integer, one_of
-from helpers.vae import Stack, elbo
+from helpers.ensemble import PRECISIONS, Run
+from helpers.vae import elbo, has_float64, scaled, wide
 
 CHUNK = 16  # minibatches drawn at a time; part of what a seed means, so the same for every stack and device
-HISTORY = ("elbo", "sse", "kl", "sigma2", "beta")
-PRECISIONS = ("float32", "tf32", "bfloat16")
 FUSED = ("cpu", "cuda", "mps", "xpu")  # where torch's Adam does a step in one go
-
-
-def scaled(x):
-    """Pixels as the model sees them: uint8 divided by 255, where they lie; float32 as it is."""
-    if not isinstance(x, torch.Tensor) or x.layout != torch.strided or x.is_meta:
-        raise ValueError(f"x is {brief(x)}; expected a dense tensor, of uint8 or float32")
-    if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise ValueError(f"x is {brief(x)}; expected a tensor, of uint8 or float32")
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
-
-
-def rows_at_a_time(n):
-    """Samples of n numbers that an evaluation takes at a time: 2000, or what 8 MB hold where they are large."""
-    return max(1, min(2000, 2**21 // integer("n", n, 1, 10**100)))
-
-
-def has_float64(device):
-    """Whether numbers of float64 can lie on a device: Apple's have none."""
-    if instance("device", device, torch.device).type in ("cpu", "cuda"):
-        return True
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (RuntimeError, TypeError):
-        return False
-    return True
-
-
-def wide(tensor):
-    """A tensor in float64, where it lies or else on the host."""
-    instance("tensor", tensor, torch.Tensor)
-    return tensor.double() if has_float64(tensor.device) else tensor.cpu().double()
-
-
-def measurable(mean, logvar):
-    """Whether encoder outputs are finite, and so are in float64 the variances, their inverses and all sums of them."""
-    for name, value in (("mean", mean), ("logvar", logvar)):
-        if not instance(name, value, torch.Tensor).is_floating_point() or value.is_meta:
-            raise ValueError(f"{name} is {brief(value)}; expected a tensor of floating-point numbers")
-    return bool(mean.isfinite().all() and (logvar.abs() < 500).all())
 
 
 class _Sums:
@@ -93,8 +53,7 @@ class Lockstep:
     """A run's next epochs on `data`, a tensor (N, ...) on the device that trains. `epoch` does one."""
 
     def __init__(self, run, data, batch_size, precision):
-        if not isinstance(getattr(run, "stack", None), Stack):
-            raise ValueError(f"run is {brief(run)}; expected a train.Run")
+        instance("run", run, Run)
         if not isinstance(data, torch.Tensor) or data.ndim < 2 or not len(data) or data.is_meta:
             raise ValueError(f"data is {brief(data)}; expected a tensor (N, ...)")
         integer("batch_size", batch_size, 1, len(data))
@@ -110,11 +69,11 @@ class Lockstep:
         self.noise = torch.zeros(M, batch_size, self.k, device=self.device)
         self.beta = torch.zeros(M, device=self.device)
         self.totals = _Sums(3, M, device=self.device)
+        self.averages = self.totals.total()  # of the last epoch: ELBO, SSE and KL, (3, M)
         self.graph, self.warm_up = None, 3
+        self.one_step = self._replay if self.device.type == "cuda" else self.step
         self.last_finite = {name: p.detach().clone() for name, p in run.stack.parameters.items()}
         self._make_optimizer()
-        if self.device.type == "cpu":
-            _keep_freed_memory()
 
     def _make_optimizer(self):
         """Torch's Adam, a group per learning rate, on views of the stacked parameters and of its own averages."""
@@ -142,7 +101,7 @@ class Lockstep:
         run, members, size = self.run, self.run.members, self.batch_size
         if run.epoch >= min(map(len, run.betas)):
             raise ValueError(f"run has done its {run.epoch} epochs; expected one that has some left")
-        generators = [self._generator(member.seed) for member in members]
+        generators = [self.generator(member.seed) for member in members]
         order = [torch.randperm(len(self.data), generator=g, device=self.device) for g in generators]
         order = torch.stack(order)[:, : self.steps * size].reshape(len(members), self.steps, size)
         for group in self.optimizer.param_groups:
@@ -152,7 +111,7 @@ class Lockstep:
             else:
                 group["lr"] = rate
         self.totals.zero_()
-        with _products_in(self.precision):
+        with products_in(self.precision):
             for first in range(0, self.steps, CHUNK):
                 chunk = range(first, min(first + CHUNK, self.steps))
                 shape = (len(chunk), size, self.k)
@@ -163,11 +122,11 @@ class Lockstep:
                     self.index.copy_(order[:, step])
                     torch.stack([draws[i] for draws in noise], out=self.noise)
                     self.beta.copy_(beta[i])
-                    self._replay() if self.device.type == "cuda" else self.step()
+                    self.one_step()
                 bar.update(len(chunk) * size * len(members))
-        self._finish()
+        self.finish()
 
-    def _generator(self, seed):
+    def generator(self, seed):
         """What a seed draws in one epoch depends on nothing else, so that an interrupted epoch can be done again."""
         state = np.random.SeedSequence([seed, self.run.epoch]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.device).manual_seed(int(state) >> 1)
@@ -209,34 +168,47 @@ class Lockstep:
         self.graph.replay()
 
     @torch.no_grad()
-    def _finish(self):
-        """The epoch's averages go into the history; closed-form sigma2 is set; diverged members are put back."""
-        run, parameters = self.run, self.run.stack.parameters
-        run.epoch += 1
-        averages = self.totals.total() / self.steps
-        rule = [member.sigma2_rule == "closed form" for member in run.members]
-        parameters["log_sigma2"][rule] = (averages[1, rule] / self.n).log().float().to(self.device)
-        finite = torch.isfinite(averages).all(0).to(self.device)
-        for tensors in (parameters, *run.adam):  # an average at infinity holds its parameter still for ever
-            for p in tensors.values():
-                finite &= torch.isfinite(p.reshape(len(run.members), -1).sum(1))
-        bad = ~finite.cpu().numpy()
-        run.diverged[bad & (run.diverged == 0)] = run.epoch
-        bad = run.diverged > 0
-        for name, p in parameters.items():
-            p[bad] = self.last_finite[name][bad]
-            self.last_finite[name].copy_(p)
-            for average in run.adam:
-                average[name][bad] = 0
-        row = dict(zip(("elbo", "sse", "kl"), averages.cpu().numpy(), strict=True))
-        row["sigma2"] = wide(parameters["log_sigma2"]).exp().cpu().numpy()
+    def finish(self):
+        """The end of an epoch: closed-form sigma2 is set, diverged members are put back, the history grows."""
+        self.run.epoch += 1
+        self.averages = self.totals.total() / self.steps
+        self.set_sigma2()
+        diverged = self.put_back()
+        row = dict(zip(("elbo", "sse", "kl"), self.averages.cpu().numpy(), strict=True))
+        row["sigma2"] = wide(self.run.stack.parameters["log_sigma2"]).exp().cpu().numpy()
         row["beta"] = wide(self.beta).cpu().numpy()
         for name, values in row.items():
-            run.history[name] = np.vstack([run.history[name], np.where(bad, np.nan, values)])
+            self.run.history[name] = np.vstack([self.run.history[name], np.where(diverged, np.nan, values)])
+
+    @torch.no_grad()
+    def set_sigma2(self):
+        """Where the rule is closed form, sigma2 is SSE / n, by the epoch's average."""
+        rule = [member.sigma2_rule == "closed form" for member in self.run.members]
+        best = (self.averages[1, rule] / self.n).log()
+        self.run.stack.parameters["log_sigma2"][rule] = best.float().to(self.device)
+
+    @torch.no_grad()
+    def put_back(self):
+        """Which members have diverged, (M,) bool; each has the parameters of its last finite epoch again."""
+        run = self.run
+        finite = torch.isfinite(self.averages).all(0).to(self.device)
+        for tensors in (run.stack.parameters, *run.adam):  # an average at infinity holds its parameter still for ever
+            for p in tensors.values():
+                finite &= torch.isfinite(p.reshape(len(run.members), -1).sum(1))
+        run.diverged[~finite.cpu().numpy() & (run.diverged == 0)] = run.epoch
+        diverged = run.diverged > 0
+        for name, p in run.stack.parameters.items():
+            p[diverged] = self.last_finite[name][diverged]
+            self.last_finite[name].copy_(p)
+            for average in run.adam:
+                average[name][diverged] = 0
+        return diverged
 
 
 @contextlib.contextmanager
-def _products_in(precision):
+def products_in(precision):
+    """Matrix products are in one of `PRECISIONS` meanwhile, of which bfloat16 is autocast's to see to."""
+    one_of("precision", precision, PRECISIONS)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
@@ -245,7 +217,7 @@ def _products_in(precision):
         torch.set_float32_matmul_precision(before)
 
 
-def _keep_freed_memory():
+def keep_freed_memory():
     """Have glibc's malloc keep what is freed: each step asks for the same large blocks, and fresh pages are slow."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library than glibc

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from helpers import checkpoint, records
-from helpers._validation import brief, instance, integer, one_of, path_of, words
-from helpers.designs import find
-from helpers.lockstep import PRECISIONS
+from helpers._validation import brief, instance, integer, one_of, path_of
+from helpers.ensemble import PRECISIONS
+from helpers.plans import find
 
 LOWEST = 19  # of the priorities that Unix calls niceness
 COMMAND = (sys.executable, "-m", "helpers.studies")
@@ -48,8 +48,7 @@ class Entry:
 
     def path(self, folder, suffix):
         """Where `studies` keeps its checkpoint ("safetensors") or its record ("nc")."""
-        start, stop = self.members.start, self.members.stop
-        return path_of("folder", folder) / f"{self.study}-{self.profile}-{start}-{stop}.{words('suffix', suffix)}"
+        return path_of("folder", folder) / records.file_name(self.study, self.profile, self.members, suffix)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def read(path):
 def progress(entry, folder):
     """The `Progress` of an entry, by its record in the folder or in the package, or else by its checkpoint."""
     epochs = find(instance("entry", entry, Entry).study, entry.profile).epochs
-    path, whole = entry.path(folder, "nc"), path_of("folder", folder) / f"{entry.study}-{entry.profile}.nc"
+    path, whole = entry.path(folder, "nc"), path_of("folder", folder) / records.file_name(entry.study, entry.profile)
     found = [records.load(one) for one in (path, whole) if one.is_file()]
     found += [records.recorded(entry.study, entry.profile), records.begun(entry.study, entry.profile)]
     for record in found:

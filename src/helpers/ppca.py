@@ -7,6 +7,7 @@ What rounding of the covariance might decide is refused: "below rounding".
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,15 @@ from helpers.moments import LARGEST, Moments, svd
 
 STATIONARY = 1e-4  # residual of Eq. 10, in deviations of the model, up to which it counts as stationary
 TIE = 1e-6  # relative difference up to which variances are equal, and share of a deviation that is no use
+
+
+class Axes(NamedTuple):
+    """W = U diag(l) R^T: U (n, k), l (k,), Rt (k, k), and the deviations of x along the columns of U (k,)."""
+
+    U: np.ndarray
+    l: np.ndarray
+    Rt: np.ndarray
+    deviations: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,31 +79,31 @@ class PPCA:
         return self.W @ self.W.T + self.sigma2 * np.eye(self.W.shape[0])
 
     @cached_property
-    def _axes(self):
-        # W = U diag(l) R^T: the axes U (n, k), the singular values l, and the deviations of x along the axes.
+    def axes(self):
+        """W = U diag(l) R^T, and the standard deviations of x along the columns of U, as `Axes`."""
         U, l, Rt = svd(self.W)
-        return U, l, Rt, np.hypot(l, np.sqrt(self.sigma2))
+        return Axes(U, l, Rt, np.hypot(l, np.sqrt(self.sigma2)))
 
     def _split(self, Y):
         """Columns Y (n, m) along the axes, (k, m), and what is off them, (n, m).
 
         Projected twice: the first time, rounding of large entries of Y leaves some of them off the axes.
         """
-        U = self._axes[0]
+        U = self.axes.U
         along = U.T @ Y
         off = Y - U @ along
         again = U.T @ off
         return along + again, off - U @ again
 
-    def _precision_times(self, Y):
+    def solve(self, Y):
         """C^-1 Y for Y (n, m): divide by each axis' variance, and by sigma2 off the axes."""
-        U, _, _, deviations = self._axes
-        along, off = self._split(Y)
+        U, _, _, deviations = self.axes
+        along, off = self._split(finite_array("Y", Y, (self.mu.size, "m")))
         return U @ (along / deviations[:, None] / deviations[:, None]) + off / self.sigma2
 
-    def _precision_times_W(self):
+    def solve_W(self):
         """C^-1 W, (n, k), without the detour off the axes, which would amplify rounding by 1 / sigma2."""
-        U, l, Rt, deviations = self._axes
+        U, l, Rt, deviations = self.axes
         return (U * (l / deviations / deviations)) @ Rt
 
     def _mahalanobis(self, Y):
@@ -103,7 +113,9 @@ class PPCA:
         lengths instead would lose every digit when sigma2 is tiny.
         """
         along, off = self._split(Y)
-        return ((along / self._axes[3][:, None]) ** 2).sum(axis=0) + ((off / np.sqrt(self.sigma2)) ** 2).sum(axis=0)
+        return ((along / self.axes.deviations[:, None]) ** 2).sum(axis=0) + ((off / np.sqrt(self.sigma2)) ** 2).sum(
+            axis=0
+        )
 
     def _average_mahalanobis(self, moments):
         """Average of (x - mu)^T C^-1 (x - mu), refused where rounding of the covariance could be seen in it."""
@@ -120,7 +132,7 @@ class PPCA:
     def _log_normaliser(self):
         """n log 2 pi + log det C."""
         n, k = self.W.shape
-        return n * np.log(2 * np.pi) + (n - k) * np.log(self.sigma2) + 2 * np.log(self._axes[3]).sum()
+        return n * np.log(2 * np.pi) + (n - k) * np.log(self.sigma2) + 2 * np.log(self.axes.deviations).sum()
 
     def log_likelihood(self, moments):
         """Average log p(x) per sample, in nats, from the `moments` of the data: a float (Eq. 5).
@@ -153,7 +165,7 @@ class PPCA:
         covariance : (k, k) ndarray
         """
         # M^-1 W^T = R diag(l / (l^2 + sigma2)) U^T: M itself, once formed, would have lost a small sigma2.
-        U, l, Rt, deviations = self._axes
+        U, l, Rt, deviations = self.axes
         means = (self._deviations(x) @ U * (l / deviations / deviations)) @ Rt
         half = Rt.T * (np.sqrt(self.sigma2) / deviations)
         return means, half @ half.T
@@ -398,8 +410,8 @@ def gradient(model, moments):
     hessian_product, hessian : its derivatives.
     """
     instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
-    PW = model._precision_times_W()
-    return model._precision_times(_second_moment_times(model, moments, PW)) - PW
+    PW = model.solve_W()
+    return model.solve(_second_moment_times(model, moments, PW)) - PW
 
 
 def hessian_product(model, moments, direction):
@@ -423,8 +435,8 @@ def hessian_product(model, moments, direction):
 
 
 def _hessian_product(model, moments, direction):
-    W, times = model.W, model._precision_times
-    PW, PD = model._precision_times_W(), times(direction)
+    W, times = model.W, model.solve
+    PW, PD = model.solve_W(), times(direction)
     change = direction @ (W.T @ PW) + W @ (direction.T @ PW)  # E P W, with E = D W^T + W D^T
     PEPW = times(change)
     PSPW = times(_second_moment_times(model, moments, PW))
@@ -487,7 +499,7 @@ def is_stable(model, moments):
     True
     """
     instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
-    U, l, _, deviations = model._axes
+    U, l, _, deviations = model.axes
     used = l > TIE**0.5 * deviations
     # The free eigenvalues are those of S on the complement of the used axes: squares of its root there.
     off = moments.root - U[:, used] @ (U[:, used].T @ moments.root)
@@ -546,7 +558,7 @@ def landscape(model, moments, column, directions, a, b):
     others[:, column] = 0.0
     rest = PPCA(others, model.mu, model.sigma2)
     plane = np.column_stack([model.W[:, column], directions])
-    P_plane = rest._precision_times(plane)
+    P_plane = rest.solve(plane)
     P_form = plane.T @ P_plane
     PSP_form = P_plane.T @ _second_moment_times(model, moments, P_plane)
     points = np.stack(np.broadcast_arrays(1.0, a[None, :], b[:, None]), axis=-1)

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from helpers._files import whole
-from helpers._validation import brief, file_of, instance, path_of, record_with
+from helpers._validation import brief, file_of, instance, path_of, record_with, words
 
 PROVENANCE = (
     "members",
@@ -80,6 +80,15 @@ def _names(study, profile):
     for name, value in (("study", study), ("profile", profile)):
         if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", value):
             raise ValueError(f"{name} is {brief(value)}; expected a name")
+
+
+def file_name(study, profile, members=None, suffix="nc"):
+    """Name of the file of a run's record, or with the suffix "safetensors" its checkpoint; of some members, a range."""
+    _names(study, profile)
+    if members is None:
+        return f"{study}-{profile}.{words('suffix', suffix)}"
+    members = instance("members", members, range)
+    return f"{study}-{profile}-{members.start}-{members.stop}.{words('suffix', suffix)}"
 
 
 def to_bytes(record):
@@ -185,7 +194,7 @@ def begun(study, profile):
 def recorded(study, profile):
     """The record that travels with the package, or None where there is none."""
     _names(study, profile)
-    path = files("helpers") / "recorded" / f"{study}-{profile}.nc"
+    path = files("helpers") / "recorded" / file_name(study, profile)
     return named(from_bytes(path.read_bytes(), path.name), path.name, study, profile) if path.is_file() else None
 
 
@@ -215,3 +224,45 @@ def label(record):
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"record has parts {brief(part)}; expected what made it") from error
     return printable(f"{record.attrs['study']}, {record.attrs['profile']}: {run}, {part['precision']}, {device}")
+
+
+def best(record):
+    """Of each configuration in a record, the position of the learning rate whose final training ELBO is best."""
+    record_with(record, "elbo", "set_sigma2", "set_sigma2_rule", "set_beta")
+    elbo = np.nan_to_num(record.elbo.values, nan=-np.inf)  # beyond float32: after the largest learning rates
+    configurations = zip(*(record[f"set_{name}"].values for name in ("sigma2", "sigma2_rule", "beta")), strict=True)
+    chosen = {}
+    for m, configuration in enumerate(configurations):
+        if elbo[m] > elbo[chosen.setdefault(configuration, m)]:
+            chosen[configuration] = m
+    return list(chosen.values())
+
+
+def is_annealed(record):
+    """Which members of a record had beta rising, (M,) bool: from the end of the first epoch to a later one's.
+
+    Of a member whose history does not tell, as it diverged in the first epoch or beta rose within it, its text decides.
+    """
+    record_with(record, "set_beta")
+    named = np.array([str(text).startswith("LinearAnnealing(") for text in record.set_beta.values])
+    if "history_beta" not in record:
+        return named
+    beta = record.history_beta.transpose("epoch", "member").values
+    rises, falls = np.fmax.reduce(beta) > beta[0], np.fmin.reduce(beta) < beta[0]
+    return rises | (named & ~falls)
+
+
+def table(record):
+    """A record as text: what each member was and what became of it."""
+    columns = ("set_sigma2", "set_sigma2_rule", "set_beta", "set_learning_rate", "set_seed")
+    numbers = ("elbo", "tuned_elbo", "sse", "kl", "sigma2", "active_units")
+    record_with(record, "member", "diverged", *columns, *numbers)
+    names = [name.removeprefix("set_") for name in columns] + list(numbers)
+    rows = [["member", *names]]
+    for m, member in enumerate(record.member.values):
+        set_values = [printable(str(record[name].values[m])) for name in columns]
+        values = [f"{record[name].values[m]:.4g}" for name in numbers]
+        note = f"  diverged in epoch {record.diverged.values[m]}" if record.diverged.values[m] else ""
+        rows.append([str(member), *set_values, *values[:-1], values[-1] + note])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)

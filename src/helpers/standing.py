@@ -7,7 +7,7 @@ Such a run decides no claim; `undecided` says why.
 
 import numpy as np
 
-from helpers import spectrum
+from helpers import records, spectrum
 from helpers._validation import finite_array, integer, plain_array, record_with
 
 SPAN = 100  # epochs that a slope is given for
@@ -122,7 +122,7 @@ def describe(record, eigenvalues, k=None):
     """
     record_with(record, "elbo", "history_elbo", "set_beta")
     floors, slopes = linear_floor(record, eigenvalues, k), slope(record.history_elbo.values)
-    annealed = ["annealed" if beta.startswith("LinearAnnealing") else "" for beta in record.set_beta.values]
+    annealed = ["annealed" if rises else "" for rises in records.is_annealed(record)]
     lines = ["                              ELBO    best linear    above it   nats per 100 epochs, at the end"]
     rows = zip(_kinds(record), annealed, record.elbo.values, floors, slopes, fell(record), strict=True)
     for (s, rule), kind, elbo, floor, rise, bad in rows:

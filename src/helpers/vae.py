@@ -1,22 +1,16 @@
-"""Gaussian VAEs (Eq. 4) as ordinary torch modules, and many of them stacked so that they train as one.
+"""Gaussian VAEs (Eq. 4) as ordinary torch modules, and what of torch they need: devices, types, pixels.
 
 The model is p(z) = N(0, I), p(x | z) = N(decoder(z), sigma2 I) and q(z | x) = N(mean(x), diag(exp(logvar(x)))),
 with n observed and k latent dimensions. Serves chapter 08 onwards.
 """
 
-import copy
 import itertools
 import math
 
 import torch
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
 
 from helpers._validation import brief, instance, integer, non_negative, positive
-
-# Layers whose output is no function of their input alone.
-DRAWS = (nn.modules.dropout._DropoutNd, nn.RReLU)
-REMEMBERS = (nn.modules.batchnorm._BatchNorm,)
 
 
 def _tensor(name, value, ndim=None):
@@ -256,68 +250,6 @@ def conv(size=64, channels=(3, 32, 32, 64, 64), dense=256, k=500, activation=nn.
     )
 
 
-class Stack:
-    """M networks of one architecture, evaluated together: each parameter is one tensor (M, ...).
-
-    Networks of ``Linear`` layers are evaluated as one, their products batched. Convolutions take their turns, member
-    after member: as one they would be a convolution in M groups, which was slower on the CPU we tried.
-
-    Parameters
-    ----------
-    members : list of nn.Module
-        M modules of one architecture, each with a parameter `log_sigma2`. They are copied. What their layers return
-        must be a function of the input alone: none may draw, as dropout does, or keep something, as batch
-        normalisation does.
-    device : torch.device or str
-
-    Attributes
-    ----------
-    parameters : dict of str to tensor
-        The leaves to train. Those of a ``Linear`` are kept as (M, in, out), the order in which batched matrix
-        products return their gradients: as (M, out, in) each would be transposed and copied at every step.
-    """
-
-    def __init__(self, members, device="cpu"):
-        _refuse_unlike(members)
-        device = find_device(device)
-        parameters, _ = stack_module_state(list(members))
-        self.module = copy.deepcopy(members[0]).to("meta")
-        self.parameters = {
-            name: self._turned(p.detach()).contiguous().to(device).requires_grad_() for name, p in parameters.items()
-        }
-        self.batched = all(p.ndim < 4 for p in self.parameters.values())
-
-    @staticmethod
-    def _turned(p):
-        return p.mT if p.ndim == 3 else p
-
-    def __len__(self):
-        return len(self.parameters["log_sigma2"])
-
-    def __call__(self, *inputs):
-        """The modules' `forward`, each with its own part of the `inputs`, (M, ...) each."""
-        turned = {name: self._turned(p) for name, p in self.parameters.items()}
-        if self.batched:
-            return vmap(lambda parameters, *x: functional_call(self.module, parameters, x))(turned, *inputs)
-        members = zip(*(p.unbind() for p in turned.values()), strict=True)
-        outputs = [
-            functional_call(self.module, dict(zip(turned, parameters, strict=True)), tuple(x))
-            for parameters, *x in zip(members, *inputs, strict=True)
-        ]
-        return tuple(map(torch.stack, zip(*outputs, strict=True)))
-
-    def member(self, m):
-        """Member m as an ordinary module of its own, a copy."""
-        integer("m", m, 0, len(self) - 1)
-        module = copy.deepcopy(self.module)
-        state = {
-            name: self._turned(p.detach())[m].clone(memory_format=torch.contiguous_format)
-            for name, p in self.parameters.items()
-        }
-        module.load_state_dict(state, assign=True)
-        return module
-
-
 def architecture(module):
     """What a module is made of, as plain values: of every layer its name, its class and its constants.
 
@@ -340,33 +272,27 @@ def _is_plain(value):
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _refuse_unlike(members):
-    """Raise ``ValueError`` unless the members are modules of one architecture that `Stack` can evaluate."""
-    if not isinstance(members, (list, tuple)) or not members:
-        raise ValueError(f"members is {brief(members)}; expected a list of at least one module")
-    first = None
-    for m, member in enumerate(members):
-        instance(f"members[{m}]", member, nn.Module)
-        buffers = [name for name, _ in member.named_buffers()]
-        for name, layer in member.named_modules():
-            dropout = getattr(layer, "dropout", 0.0)  # of recurrent layers and attention
-            if isinstance(layer, DRAWS) or (isinstance(dropout, (int, float)) and dropout > 0):
-                raise ValueError(
-                    f"members have {name}, a {type(layer).__name__}, which draws random numbers of its own; expected "
-                    "layers whose output is a function of their input alone"
-                )
-            if isinstance(layer, REMEMBERS) and not buffers:
-                raise ValueError(
-                    f"members have {name}, a {type(layer).__name__}, whose output depends on the other samples of the "
-                    "batch; expected layers whose output is a function of their input alone"
-                )
-        if buffers:
-            kinds = sorted({type(layer).__name__ for layer in member.modules() if list(layer.buffers(recurse=False))})
-            raise ValueError(f"members have the buffers {sorted(buffers)} of {', '.join(kinds)}; expected none")
-        if not isinstance(getattr(member, "log_sigma2", None), nn.Parameter):
-            raise ValueError(f"members[{m}] is a {type(member).__name__} without log_sigma2; expected a VAE")
-        shapes = {name: (p.dtype, tuple(p.shape)) for name, p in member.named_parameters()}
-        found = architecture(member), shapes
-        first = first or found
-        if found != first:
-            raise ValueError(f"members[{m}] is another network than members[0]; expected one architecture for all")
+def scaled(x):
+    """Pixels as the model sees them: uint8 divided by 255, where they lie; float32 as it is."""
+    if not isinstance(x, torch.Tensor) or x.layout != torch.strided or x.is_meta:
+        raise ValueError(f"x is {brief(x)}; expected a dense tensor, of uint8 or float32")
+    if x.dtype != torch.uint8 and not x.is_floating_point():
+        raise ValueError(f"x is {brief(x)}; expected a tensor, of uint8 or float32")
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+def has_float64(device):
+    """Whether numbers of float64 can lie on a device: Apple's have none."""
+    if instance("device", device, torch.device).type in ("cpu", "cuda"):
+        return True
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def wide(tensor):
+    """A tensor in float64, where it lies or else on the host."""
+    instance("tensor", tensor, torch.Tensor)
+    return tensor.double() if has_float64(tensor.device) else tensor.cpu().double()

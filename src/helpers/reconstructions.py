@@ -7,7 +7,9 @@ NetCDF 3 file has signed bytes alone.
 import numpy as np
 import torch
 
-from helpers._validation import brief, integer, plain_array
+from helpers._validation import brief, instance, integer, plain_array
+from helpers.ensemble import Stack
+from helpers.vae import find_device, scaled
 
 
 def _means(model, x):
@@ -78,3 +80,38 @@ def from_record(values):
         ends = f"{values.dtype} from {values.min()} to {values.max()}"
         raise ValueError(f"values is {ends}; expected signed bytes, whole numbers from -128 to 127")
     return (values.astype(np.int16) + 128).astype(np.uint8)
+
+
+@torch.no_grad()
+def variables(stack, x, device="cpu"):
+    """Figures 10 and 11 of every member, as variables for a record.
+
+    The images themselves are not among them, since those of some data sets may not be passed on. How far each
+    reconstruction, as it is shown, is from each of them is: "distance", squared, of reconstruction i from image j.
+
+    Parameters
+    ----------
+    stack : ensemble.Stack
+    x : (B, height, width, colours) ndarray
+        uint8 or float32, at least three images.
+    device : str or torch.device
+        Where the stack lies.
+
+    Returns
+    -------
+    dict of str to (dimensions, ndarray)
+    """
+    instance("stack", stack, Stack)
+    x = plain_array("x", x, "images (B, height, width, colours)")
+    if x.ndim != 4 or len(x) < 3:
+        raise ValueError(f"x has shape {x.shape}; expected (B, height, width, colours), at least three images")
+    images = scaled(torch.tensor(x, device=find_device(device)))
+    models, one = [stack.member(m) for m in range(len(stack))], ("height", "width", "colour")
+    found = [reconstruct(model, images) for model in models]
+    planes = [latent_plane(model, images[:3]) for model in models]
+    distance = [(made.clamp(0, 1)[:, None] - images).square().flatten(2).sum(2) for made in found]
+    return {
+        "reconstructed": (("member", "image", *one), to_record(torch.stack(found))),
+        "plane": (("member", "row", "column", *one), to_record(torch.stack(planes))),
+        "distance": (("member", "image", "other"), torch.stack(distance).cpu().numpy()),
+    }
