@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from helpers import vae
-from helpers.lockstep import Lockstep
-from helpers.train import Member, _start, scaled
+from helpers.ensemble import Member, Run
+from helpers.lockstep import Lockstep, keep_freed_memory
+from helpers.vae import scaled
 
 COUNT = 20_480
 LATENTS = 200
@@ -49,7 +50,10 @@ class Silent:
 
 class Engine:
     def __init__(self, x, members, batch_size, precision, device="cpu", build=vae.mlp):
-        run = _start(build, [Member(seed=m, sigma2=0.01) for m in range(members)], torch.device(device))
+        if device == "cpu":
+            keep_freed_memory()  # as `train` does
+        several = [Member(seed=m, sigma2=0.01) for m in range(members)]
+        run = Run.start(build, several, torch.tensor(x[:2]), 2**20, len(x) // batch_size, device)
         self.lockstep = Lockstep(run, torch.tensor(x, device=device), batch_size, precision)
         self.members, self.batch_size, self.device, self.most = members, batch_size, device, len(x) // batch_size
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import collapse, data, designs
-from helpers.lockstep import scaled
-from helpers.train import Member, train
+from helpers import collapse, data, plans
+from helpers.ensemble import Member
+from helpers.train import train
+from helpers.vae import scaled
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.baddbmm}
 KEPT = 10  # bits of mantissa of TF32, of float32's 23
@@ -63,7 +64,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
-    plan = designs.find("mnist-fixed", "paper" if options.data == "mnist" else "quick")
+    plan = plans.find("mnist-fixed", "paper" if options.data == "mnist" else "quick")
     x = data.mnist("train").reshape(-1, 784) if options.data == "mnist" else data.digits_bytes()
     shown = sorted({round(f * options.epochs) for f in (0.1, 0.25, 0.5, 0.75, 1)} - {0})
     print(f"sigma2 {options.sigma2:g}, rate {options.rate:g}, batch {plan.batch_size}; ELBO in training after epoch")

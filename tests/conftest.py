@@ -1,9 +1,10 @@
-"""What several test files share: one built book."""
+"""What several test files share: one built book, and what happens in training."""
 
 import fcntl
 import shutil
 import subprocess
 import sys
+from functools import partialmethod
 
 import pytest
 from pairs import ROOT
@@ -44,3 +45,63 @@ def built(tmp_path_factory, worker_id):
             build_in(copy)
             finished.touch()
     return copy / "_build"
+
+
+@pytest.fixture(scope="module")
+def no_bars():
+    """No bar of progress."""
+    from tqdm import tqdm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tqdm, "__init__", partialmethod(tqdm.__init__, disable=True))
+        yield
+
+
+@pytest.fixture
+def at_each_step(monkeypatch):
+    """Has a function called before every step, with the `Lockstep` that does it."""
+    from helpers.lockstep import Lockstep
+
+    step = Lockstep.step
+
+    def install(act):
+        monkeypatch.setattr(Lockstep, "step", lambda self: (act(self), step(self))[1])
+
+    return install
+
+
+@pytest.fixture
+def one_thread():
+    """As in the workers of a cluster: sums in several threads may round otherwise."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """The command with the tiny studies, writing to `tmp_path`: its exit code, what it printed, and its errors."""
+    from tiny_study import STUDIES
+
+    from helpers import cli, plans
+
+    for name, study in STUDIES.items():
+        monkeypatch.setitem(plans.STUDIES, name, study)
+
+    def call(text, **options):
+        options = [f"--{name}={value}" for name, value in options.items()]
+        code = cli.main([*text.split(), *([] if text == "list" else [f"--out={tmp_path}"]), *options])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Fails where anything is trained."""
+    from helpers import experiments
+
+    monkeypatch.setattr(experiments, "train", lambda *a, **k: pytest.fail("it trains"))

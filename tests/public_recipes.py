@@ -321,6 +321,8 @@ def theory():
         "ppca.PPCA.log_likelihood": Recipe(model.log_likelihood, {"moments": moments_}),
         "ppca.PPCA.log_likelihood_samples": Recipe(model.log_likelihood_samples, {"x": a(X, takes="boolean array")}),
         "ppca.PPCA.posterior": Recipe(model.posterior, {"x": a(X, takes="boolean array")}),
+        "ppca.PPCA.solve": Recipe(model.solve, {"Y": a(X.T, takes="wider")}),
+        "ppca.PPCA.solve_W": Recipe(model.solve_W, {}),
         "ppca.PPCA.sample": Recipe(model.sample, {"count": whole(3), "seed": whole(0, takes="zero")}),
         "ppca.fit": Recipe(ppca.fit, {"moments": any_n, "k": k, "sigma2": pos(0.5, **OPTIONAL)}),
         "ppca.refuse_no_residual": Recipe(ppca.refuse_no_residual, {"moments": any_n, "k": k, "beta": pos(1.0)}),
@@ -460,7 +462,7 @@ def files_and_figures(folder):
     """Recipes for the data sets, the ledger, the scorecard, the figures and the pictures."""
     from PIL import Image
 
-    from helpers import celeba, data, ledger, pictures, plots, scorecard, vae
+    from helpers import celeba, data, ensemble, ledger, plots, reconstructions, scorecard, vae
 
     book, card = ledger.Ledger("01_x"), scorecard.Scorecard("01_x")
     M = helpers.moments.Moments(np.zeros(10), np.diag([5.0, 3.8, 3.2, 2.8, 2.6, 2.3, 1.7, 1.5, 0.4, 0.2]), 100)
@@ -680,19 +682,27 @@ def files_and_figures(folder):
             lambda **arguments: plots.spectrum_explorer(**arguments).data,
             {"moments": thing(M), "k": whole(6), "sigma2": pos(0.5), "beta": pos(1.0)},
         ),
-        "pictures.reconstruct": Recipe(
-            pictures.reconstruct, {"model": thing(net), "x": tensor(torch.zeros(3, 3), extra=PICTURES)}
+        "reconstructions.reconstruct": Recipe(
+            reconstructions.reconstruct, {"model": thing(net), "x": tensor(torch.zeros(3, 3), extra=PICTURES)}
         ),
-        "pictures.latent_plane": Recipe(
-            pictures.latent_plane,
+        "reconstructions.latent_plane": Recipe(
+            reconstructions.latent_plane,
             {
                 "model": thing(net),
                 "x": tensor(torch.rand(3, 3), extra=PICTURES | {"two": lambda: torch.zeros(2, 3)}),
                 "steps": whole(2),
             },
         ),
-        "pictures.to_record": Recipe(
-            pictures.to_record,
+        "reconstructions.variables": Recipe(
+            reconstructions.variables,
+            {
+                "stack": thing(ensemble.Stack([vae.conv(8, (3, 2), 4, 2)])),
+                "x": a(np.zeros((3, 8, 8, 3), np.uint8), same="list"),
+                "device": choice("cpu", extra={"cuda": lambda: "cuda:7"}),
+            },
+        ),
+        "reconstructions.to_record": Recipe(
+            reconstructions.to_record,
             {
                 "images": a(
                     BITS,
@@ -702,8 +712,8 @@ def files_and_figures(folder):
                 )
             },
         ),
-        "pictures.from_record": Recipe(
-            pictures.from_record,
+        "reconstructions.from_record": Recipe(
+            reconstructions.from_record,
             {
                 "values": Given(
                     (BITS * 100 - 50).astype(np.int8),
@@ -758,24 +768,48 @@ def recorded(start, stop):
 
 def deep(folder, closing):
     """Recipes for the networks, their training, the studies and their records."""
-    from helpers import checkpoint, designs, experiments, lockstep, long_runs, records, studies, train, vae
+    from helpers import (
+        checkpoint,
+        cli,
+        ensemble,
+        evaluation,
+        experiments,
+        lockstep,
+        long_runs,
+        plans,
+        records,
+        studies,
+        train,
+        vae,
+    )
 
     x, T = X.astype(np.float32), torch.tensor(X, dtype=torch.float32)
     build = partial(vae.mlp, **TINY)
-    member = train.Member(seed=1)
+    member = ensemble.Member(seed=1)
     net = build().requires_grad_(False)
-    stack = vae.Stack([build(), build()])
+    stack = ensemble.Stack([build(), build()])
     z = torch.zeros(6, 2)
-    plan = experiments.Plan("digits", partial(vae.mlp, n=64, hidden=(), k=2), (member, member), 1, 1797)
+    plan = plans.Plan("digits", partial(vae.mlp, n=64, hidden=(), k=2), (member, member), 1, 1797)
 
     run, settings = train.train(build, x, [member], 1, 2), {"b": 2}
     saved = folder / "saved.safetensors"
     checkpoint.save(saved, run, settings)
 
+    def begun_lockstep():
+        return lockstep.Lockstep(train.train(build, x, [member], 2, 2, budget=0), T, 2, "float32")
+
     def step(**arguments):
-        begun = train.train(build, x, [member], 2, 2, budget=0)
-        made = lockstep.Lockstep(begun, T, 2, "float32")
+        made = begun_lockstep()
         return (made.epoch if arguments else made.step)(**arguments)
+
+    def finish():
+        made = begun_lockstep()
+        made.step()
+        made.finish()
+
+    def products(precision):
+        with lockstep.products_in(precision):
+            pass
 
     def held(path):
         with checkpoint.alone(path):
@@ -863,8 +897,8 @@ def deep(folder, closing):
         "vae.Permute": Recipe(lambda order: vae.Permute(order, 1), {"order": whole(0, takes="zero")}),
         "vae.Permute.forward": Recipe(vae.Permute(1, 0).forward, {"x": tensor(T)}),
         "vae.Permute.extra_repr": Recipe(vae.Permute(1, 0).extra_repr, {}),
-        "vae.Stack": Recipe(
-            lambda **arguments: len(vae.Stack(**arguments)),
+        "ensemble.Stack": Recipe(
+            lambda **arguments: len(ensemble.Stack(**arguments)),
             {
                 "members": many(
                     [net, net],
@@ -878,20 +912,46 @@ def deep(folder, closing):
                 "device": runs["device"],
             },
         ),
-        "vae.Stack.member": Recipe(stack.member, {"m": whole(1, takes="zero")}),
+        "ensemble.Stack.member": Recipe(stack.member, {"m": whole(1, takes="zero")}),
         "vae.find_device": Recipe(vae.find_device, {"device": runs["device"]}),
         "vae.architecture": Recipe(vae.architecture, {"module": thing(net)}),
-        "lockstep.has_float64": Recipe(lockstep.has_float64, {"device": thing(torch.device("cpu"))}),
-        "lockstep.wide": Recipe(lockstep.wide, {"tensor": tensor(T, takes="meta tensor")}),
-        "lockstep.measurable": Recipe(lockstep.measurable, {"mean": tensor(T), "logvar": tensor(T)}),
-        "lockstep.scaled": Recipe(lockstep.scaled, {"x": tensor(T, takes="meta tensor")}),
-        "lockstep.rows_at_a_time": Recipe(lockstep.rows_at_a_time, {"n": whole(3, takes="10**30")}),
+        "vae.has_float64": Recipe(vae.has_float64, {"device": thing(torch.device("cpu"))}),
+        "vae.wide": Recipe(vae.wide, {"tensor": tensor(T, takes="meta tensor")}),
+        "evaluation.measurable": Recipe(evaluation.measurable, {"mean": tensor(T), "logvar": tensor(T)}),
+        "vae.scaled": Recipe(vae.scaled, {"x": tensor(T, takes="meta tensor")}),
+        "evaluation.rows_at_a_time": Recipe(evaluation.rows_at_a_time, {"n": whole(3, takes="10**30")}),
         "lockstep.Lockstep": Recipe(
             lambda **arguments: lockstep.Lockstep(**arguments) and None,
             {"run": thing(run), "data": tensor(T), "batch_size": whole(2), "precision": choice("float32")},
         ),
         "lockstep.Lockstep.epoch": Recipe(step, {"bar": thing(tqdm(disable=True), takes="dict, empty dict, set")}),
         "lockstep.Lockstep.step": Recipe(step, {}),
+        "lockstep.Lockstep.finish": Recipe(finish, {}),
+        "lockstep.Lockstep.set_sigma2": Recipe(lambda: begun_lockstep().set_sigma2(), {}),
+        "lockstep.Lockstep.put_back": Recipe(lambda: begun_lockstep().put_back(), {}),
+        "lockstep.Lockstep.generator": Recipe(
+            lambda seed: begun_lockstep().generator(seed).initial_seed(), {"seed": whole(1, takes="zero")}
+        ),
+        "lockstep.products_in": Recipe(products, {"precision": choice("float32")}),
+        "lockstep.keep_freed_memory": Recipe(lockstep.keep_freed_memory, {}),
+        "checkpoint.identity": Recipe(
+            checkpoint.identity,
+            {
+                "run": thing(run),
+                "x": a(X, takes="wider, taller, array"),
+                "batch_size": whole(2),
+                "precision": choice("float32"),
+            },
+        ),
+        "checkpoint.resume": Recipe(
+            checkpoint.resume,
+            {
+                "path": place(saved, "nonsense", "1"),
+                "run": thing(run),
+                "settings": thing(settings, "another run", takes=""),
+                "snapshots": many([], takes="empty list, empty dict, set", extra={"floats": lambda: [1.0]}),
+            },
+        ),
         "checkpoint.alone": Recipe(held, {"path": place(folder / "held.safetensors")}, (OSError,)),
         "checkpoint.save": Recipe(
             checkpoint.save,
@@ -908,13 +968,12 @@ def deep(folder, closing):
                 "path": place(saved, "nonsense", "1"),
                 "run": thing(run),
                 "settings": thing(settings, "another run", takes=""),
-                "same": function(lambda name, was, value: was == value),
             },
         ),
         "checkpoint.progress": Recipe(checkpoint.progress, {"path": place(saved, "nonsense", "1")}),
-        "train.LinearAnnealing": Recipe(train.LinearAnnealing, {"epochs": pos(3.0)}),
-        "train.Member": Recipe(
-            train.Member,
+        "ensemble.LinearAnnealing": Recipe(ensemble.LinearAnnealing, {"epochs": pos(3.0)}),
+        "ensemble.Member": Recipe(
+            ensemble.Member,
             {
                 "seed": whole(1, takes="zero"),
                 "learning_rate": pos(0.5),
@@ -924,13 +983,31 @@ def deep(folder, closing):
                 "decay": non(0.5, extra={"above 1": lambda: 1.5}),
             },
         ),
-        "train.Member.rate_at": Recipe(member.rate_at, {"epoch": whole(1, takes="zero"), "epochs": whole(2)}),
-        "train.Member.beta_at": Recipe(member.beta_at, {"elapsed": non(1.0)}),
-        "train.Member.describe": Recipe(
-            train.Member(beta=lambda elapsed: 1.0).describe, {"values": a(X, takes="None, wider")}
+        "ensemble.Member.rate_at": Recipe(member.rate_at, {"epoch": whole(1, takes="zero"), "epochs": whole(2)}),
+        "ensemble.Member.betas": Recipe(
+            ensemble.Member(beta=lambda elapsed: 1.0).betas,
+            {"epochs": whole(2), "steps": whole(3), "name": word("beta", takes=f"{SCALARS}, other")},
         ),
-        "train.warn_of_long_schedules": Recipe(
-            train.warn_of_long_schedules,
+        "ensemble.digest": Recipe(ensemble.digest, {"values": a(X, takes="wider")}),
+        "ensemble.Run.start": Recipe(
+            lambda **arguments: ensemble.Run.start(**arguments).epoch,
+            {
+                "build": function(build, extra={"gives None": lambda: lambda: None}),
+                "members": many([member], extra={"Nones": lambda: [None]}),
+                "sample": tensor(T[:2]),
+                "epochs": whole(2),
+                "steps": whole(2),
+                "device": runs["device"],
+            },
+        ),
+        "ensemble.Run.networks": Recipe(lambda: sorted(run.networks()), {}),
+        "ensemble.Run.tensors": Recipe(lambda: sorted(run.tensors()), {}),
+        "ensemble.Member.beta_at": Recipe(member.beta_at, {"elapsed": non(1.0)}),
+        "ensemble.Member.describe": Recipe(
+            ensemble.Member(beta=lambda elapsed: 1.0).describe, {"values": a(X, takes="None, wider")}
+        ),
+        "ensemble.warn_of_long_schedules": Recipe(
+            ensemble.warn_of_long_schedules,
             {"members": many([member], extra={"Nones": lambda: [None]}), "epochs": whole(1)},
         ),
         "train.train": Recipe(
@@ -949,7 +1026,7 @@ def deep(folder, closing):
                     [member],
                     extra={"Nones": lambda: [None]}
                     | {
-                        f"beta gives {value!r}": (lambda value=value: [train.Member(beta=lambda t: value)])
+                        f"beta gives {value!r}": (lambda value=value: [ensemble.Member(beta=lambda t: value)])
                         for value in (-1.0, float("nan"), None, "1", 1j)
                     },
                 ),
@@ -965,9 +1042,12 @@ def deep(folder, closing):
                 "budget": pos(1e6, takes="None, zero"),
             },
         ),
-        "train.unit_statistics": Recipe(train.unit_statistics, {"stack": thing(stack), "data": tensor(T)}),
-        "experiments.Plan": Recipe(
-            lambda **arguments: experiments.Plan(**arguments) and None,
+        "evaluation.evaluate": Recipe(
+            evaluation.evaluate, {"stack": thing(stack), "x": a(x, same="list"), "device": runs["device"]}
+        ),
+        "evaluation.unit_statistics": Recipe(evaluation.unit_statistics, {"stack": thing(stack), "data": tensor(T)}),
+        "plans.Plan": Recipe(
+            lambda **arguments: plans.Plan(**arguments) and None,
             {
                 "data": choice("digits"),
                 "network": function(plan.network),
@@ -979,7 +1059,7 @@ def deep(folder, closing):
                 "pictures": many((), takes="empty list, list, empty dict"),
             },
         ),
-        "experiments.Plan.settings": Recipe(plan.settings, {}),
+        "plans.Plan.settings": Recipe(plan.settings, {}),
         "experiments.run": Recipe(
             fresh(experiments.run),
             {
@@ -991,16 +1071,16 @@ def deep(folder, closing):
             },
         ),
         "experiments.commit": Recipe(experiments.commit, {}),
-        "designs.Study": Recipe(
-            lambda **arguments: designs.Study(**arguments) and None,
+        "plans.Study": Recipe(
+            lambda **arguments: plans.Study(**arguments) and None,
             {"title": word("A question"), "plans": thing({"quick": plan}, takes="empty dict")},
         ),
-        "designs.find": Recipe(
-            lambda **arguments: designs.find(**arguments) and None,
+        "plans.find": Recipe(
+            lambda **arguments: plans.find(**arguments) and None,
             {"study": choice("demo"), "profile": choice("quick")},
         ),
-        "designs.best": Recipe(designs.best, {"record": thing(one)}),
-        "designs.is_annealed": Recipe(designs.is_annealed, {"record": thing(one)}),
+        "records.best": Recipe(records.best, {"record": thing(one)}),
+        "records.is_annealed": Recipe(records.is_annealed, {"record": thing(one)}),
         "records.printable": Recipe(records.printable, {"value": word("a", takes="empty text")}),
         "records.named": Recipe(
             records.named,
@@ -1009,6 +1089,15 @@ def deep(folder, closing):
                 "name": word("a name", takes="empty text"),
                 "study": word("demo"),
                 "profile": word("quick"),
+            },
+        ),
+        "records.file_name": Recipe(
+            records.file_name,
+            {
+                "study": word("demo"),
+                "profile": word("quick"),
+                "members": thing(range(1), takes="None"),
+                "suffix": word("nc"),
             },
         ),
         "records.begun": Recipe(records.begun, {"study": word("mnist-fixed"), "profile": word("laptop")}),
@@ -1040,8 +1129,8 @@ def deep(folder, closing):
         "records.recorded": Recipe(records.recorded, {"study": word("mnist-fixed"), "profile": word("laptop")}),
         "records.largest": Recipe(records.largest, {"study": word("mnist-fixed")}),
         "records.label": Recipe(records.label, {"record": record}),
-        "studies.members_from": Recipe(
-            studies.members_from,
+        "cli.members_from": Recipe(
+            cli.members_from,
             {"text": choice("0:2", "members"), "count": whole(4, "members", takes="integer, 10**30")},
         ),
         "studies.run": Recipe(fresh(studies.run), one_run | budget),
@@ -1053,6 +1142,22 @@ def deep(folder, closing):
                 "device": choice("cpu", takes="None"),
                 "rerun": flag(False),
             },
+        ),
+        "studies.pending": Recipe(
+            studies.pending,
+            {
+                "study": word("tiny"),
+                "profile": word("quick"),
+                "blocks": many([range(1)], extra={"Nones": lambda: [None]}),
+                "out": place(folder / "out"),
+                "resuming": flag(False),
+            },
+        ),
+        "studies.recorded_in": Recipe(
+            studies.recorded_in, {"study": word("tiny"), "profile": word("quick"), "out": place(folder / "out")}
+        ),
+        "studies.join": Recipe(
+            studies.join, {"study": choice("tiny"), "profile": choice("quick"), "out": place(folder / "out")}
         ),
         "studies.run_block": Recipe(fresh(studies.run_block), one_run),
         "studies.run_distributed": Recipe(
@@ -1069,7 +1174,7 @@ def deep(folder, closing):
             },
             (RuntimeError,),  # of blocks that failed, with their reasons
         ),
-        "studies.table": Recipe(studies.table, {"record": thing(one)}),
+        "records.table": Recipe(records.table, {"record": thing(one)}),
         "long_runs.Entry": Recipe(
             long_runs.Entry,
             {
@@ -1097,8 +1202,8 @@ def deep(folder, closing):
                 "say": function(print),
             },
         ),
-        "studies.main": Recipe(
-            studies.main,
+        "cli.main": Recipe(
+            cli.main,
             {
                 "arguments": many(
                     ["list"], takes="None", extra={"nonsense": lambda: ["nonsense"], "text": lambda: "list"}
@@ -1114,7 +1219,7 @@ def world(folder):
     """All recipes, in a place where MNIST has two images and CelebA six, and a study trains in no time."""
     from PIL import Image
 
-    from helpers import celeba, data, designs, experiments, train, vae
+    from helpers import celeba, data, ensemble, plans, vae
 
     name, content = data.MNIST_FILES["train"][0], gzip.compress(bytes(16) + bytes(range(196)) * 8)
     (folder / "MNIST" / "raw").mkdir(parents=True)
@@ -1127,8 +1232,8 @@ def world(folder):
     arrays = {"jpeg": np.frombuffer(jpeg * 6, np.uint8), "offsets": offsets, "partition": partition}
     np.savez_compressed(folder / "CelebA64" / "celeba_64.npz", **arrays)
     packed = dict.fromkeys(celeba.SPLITS, (2, hashlib.sha256(jpeg * 2).hexdigest()))
-    network, member = partial(vae.mlp, n=64, hidden=(), k=2), train.Member(seed=1)
-    tiny = designs.Study("Tiny", {"quick": experiments.Plan("digits", network, (member, member), 1, 1797)})
+    network, member = partial(vae.mlp, n=64, hidden=(), k=2), ensemble.Member(seed=1)
+    tiny = plans.Study("Tiny", {"quick": plans.Plan("digits", network, (member, member), 1, 1797)})
     environment = {"BOOK_DATA": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "BOOK_COMMIT": "unknown"}
     before, number = Path.cwd(), torch.get_num_threads()
     with (
@@ -1136,7 +1241,7 @@ def world(folder):
         mock.patch.object(data, "MNIST_FILES", {"train": (name, hashlib.sha256(content).hexdigest(), 2)}),
         mock.patch.object(data, "mnist_subset_indices", lambda: np.array([0])),
         mock.patch.object(celeba, "PACKED", packed),
-        mock.patch.dict(designs.STUDIES, {"tiny": tiny}),
+        mock.patch.dict(plans.STUDIES, {"tiny": tiny}),
     ):
         os.chdir(folder)  # a path without a folder is one here
         torch.set_num_threads(1)

@@ -12,7 +12,8 @@ import numpy as np
 import torch._dynamo  # noqa: F401  Adam loads it, which takes seconds; once before the forks is enough
 
 from helpers import vae
-from helpers.train import LinearAnnealing, Member, train
+from helpers.ensemble import LinearAnnealing, Member
+from helpers.train import train
 
 EPOCHS, STRIDE = 45, 4
 MEMBERS = [

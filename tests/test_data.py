@@ -335,3 +335,12 @@ def test_missing_files_are_downloaded_into_the_cache(tmp_path, monkeypatch):
         monkeypatch.delenv("BOOK_DATA")
         assert data.mnist("test").shape == (10_000, 28, 28)
     assert (_files.cache_folder() / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz").is_file()
+
+
+def test_dequantised_digits_are_the_digits_with_noise():
+    x, grey = data.DATA["digits-dequantised"](), data.digits() * 16
+    assert x.shape == (1797, 64) and x.dtype == np.float32 and 0 <= x.min() and x.max() < 1
+    np.testing.assert_array_equal(np.floor(x.astype(np.float64) * 17), grey)
+    noise = x * 17 - grey
+    assert noise.mean() == pytest.approx(0.5, abs=0.005) and noise.var() == pytest.approx(1 / 12, abs=0.002)
+    np.testing.assert_array_equal(data.DATA["digits-dequantised"](), x)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import checkpoint, designs, long_runs, records, studies
+from helpers import checkpoint, long_runs, plans, records, studies
 from helpers.long_runs import Entry
 
 EPOCHS = 60  # of the study demo
@@ -34,8 +34,8 @@ def test_a_list_is_read_line_by_line(tmp_path):
 
 def test_the_books_own_list_is_one():
     entries = long_runs.read(Path(__file__).parents[1] / "book" / "on_a_cpu.txt")
-    four = [designs.find(entry.study, entry.profile).members[entry.members.start] for entry in entries[:4]]
-    assert [(one.sigma2, one.learning_rate) for one in four] == [(s, 3e-4) for s in designs.SIGMA2]
+    four = [plans.find(entry.study, entry.profile).members[entry.members.start] for entry in entries[:4]]
+    assert [(one.sigma2, one.learning_rate) for one in four] == [(s, 3e-4) for s in plans.SIGMA2]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_hours_left_are_the_epochs_at_the_pace_so_far(tmp_path, monkeypatch):
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from helpers import lockstep, studies
+from helpers import cli, lockstep
 epoch, parent, said = lockstep.Lockstep.epoch, os.getppid(), Path(sys.argv[1])
 def slowly(self, bar):
     epoch(self, bar)
@@ -104,13 +104,13 @@ def slowly(self, bar):
         while os.getppid() == parent:
             time.sleep(0.01)
 lockstep.Lockstep.epoch = slowly
-sys.exit(studies.main(sys.argv[2:]))
+sys.exit(cli.main(sys.argv[2:]))
 """
 QUEUE = """
 import sys
-from helpers import long_runs, studies
+from helpers import cli, long_runs
 long_runs.COMMAND = (sys.executable, "-c", *sys.argv[1:3])
-sys.exit(studies.main(sys.argv[3:]))
+sys.exit(cli.main(sys.argv[3:]))
 """
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import pictures, vae
+from helpers import reconstructions, vae
 
 KINDS = {
     "conv": (partial(vae.conv, size=8, channels=(3, 4, 5), dense=10, k=4, activation=nn.Tanh), (8, 8, 3)),
@@ -24,26 +24,26 @@ def model(request):
         model, x = build().double(), torch.rand(3, *shape, dtype=torch.float64)
         for p in model.parameters():
             p *= 3
-        assert (torch.pdist(pictures.reconstruct(model, x).flatten(1)) > 0.1).all()
+        assert (torch.pdist(reconstructions.reconstruct(model, x).flatten(1)) > 0.1).all()
     return model, x
 
 
 def test_reconstructions_are_decoded_means(model):
     model, x = model
     mean, _ = model.encoder(x).split(4, dim=1)
-    found = pictures.reconstruct(model, x)
+    found = reconstructions.reconstruct(model, x)
     assert found.shape == x.shape
     torch.testing.assert_close(found, model.decoder(mean))
     for i in range(3):
-        torch.testing.assert_close(pictures.reconstruct(model, x[i : i + 1])[0], found[i])
+        torch.testing.assert_close(reconstructions.reconstruct(model, x[i : i + 1])[0], found[i])
 
 
 def test_corners_of_the_plane_are_the_three_images_and_their_sum(model):
     model, x = model
     a, b, c = model.encode(x)[0]
-    expected = pictures.reconstruct(model, x)
+    expected = reconstructions.reconstruct(model, x)
     for steps in (2, 3, 5):
-        plane = pictures.latent_plane(model, x, steps)
+        plane = reconstructions.latent_plane(model, x, steps)
         assert plane.shape == (steps, steps, *x.shape[1:])
         torch.testing.assert_close(plane[0, 0], expected[0])
         torch.testing.assert_close(plane[0, -1], expected[1])
@@ -55,12 +55,12 @@ def test_inner_points_of_the_plane(model):
     """Rows go towards the third image, columns towards the second; five of each are the default."""
     model, x = model
     a, b, c = model.encode(x)[0].detach().numpy()
-    plane = pictures.latent_plane(model, x)
+    plane = reconstructions.latent_plane(model, x)
     assert plane.shape[:2] == (5, 5)
     for row, column in ((0, 2), (1, 3), (3, 1), (4, 2)):
         z = a + column / 4 * (b - a) + row / 4 * (c - a)
         torch.testing.assert_close(plane[row, column], model.decode(torch.tensor(z)[None])[0])
-    torch.testing.assert_close(plane[::4, ::4], pictures.latent_plane(model, x, steps=2))
+    torch.testing.assert_close(plane[::4, ::4], reconstructions.latent_plane(model, x, steps=2))
 
 
 @pytest.mark.parametrize(
@@ -77,24 +77,26 @@ def test_inner_points_of_the_plane(model):
 )
 def test_bad_planes(count, steps, message):
     with pytest.raises(ValueError, match=message):
-        pictures.latent_plane(vae.mlp(n=9, hidden=(), k=4), torch.zeros(count, 9), steps)
+        reconstructions.latent_plane(vae.mlp(n=9, hidden=(), k=4), torch.zeros(count, 9), steps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_record_keeps_all_256_levels(dtype):
     levels = torch.arange(256, dtype=torch.uint8).reshape(2, 8, 16)
-    kept = pictures.to_record(levels.to(dtype) / 255)
+    kept = reconstructions.to_record(levels.to(dtype) / 255)
     assert kept.dtype == np.int8 and kept.shape == (2, 8, 16)
     np.testing.assert_array_equal(kept.ravel(), np.arange(-128, 128))
-    found = pictures.from_record(kept)
+    found = reconstructions.from_record(kept)
     np.testing.assert_array_equal(found, levels.numpy(), strict=True)
-    np.testing.assert_array_equal(pictures.from_record(kept.tolist()), found, strict=True)
+    np.testing.assert_array_equal(reconstructions.from_record(kept.tolist()), found, strict=True)
 
 
 def test_values_between_two_levels_go_to_the_nearer_one():
     offsets = torch.tensor([[-0.49], [0.49]], dtype=torch.float64)
     values = (torch.arange(1, 255) + offsets) / 255
-    np.testing.assert_array_equal(pictures.from_record(pictures.to_record(values)), [np.arange(1, 255)] * 2)
+    np.testing.assert_array_equal(
+        reconstructions.from_record(reconstructions.to_record(values)), [np.arange(1, 255)] * 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,19 +106,19 @@ def test_values_between_two_levels_go_to_the_nearer_one():
 def test_what_is_no_signed_byte_is_refused(values):
     """A byte of 200 would come out as 72, and half a level as another one."""
     with pytest.raises(ValueError, match=r"^values "):
-        pictures.from_record(values)
+        reconstructions.from_record(values)
 
 
 @pytest.mark.parametrize("images", [torch.full((2, 2), 200, dtype=torch.uint8), [[-1, 0]], None, "x", [[True]], [1j]])
 def test_what_is_no_image_from_0_to_1_is_refused(images):
     """A picture of bytes would be cut off to white."""
     with pytest.raises(ValueError, match=r"^images "):
-        pictures.to_record(images)
+        reconstructions.to_record(images)
 
 
 def test_arrays_and_lists_are_images_too():
     for images in ([[0, 1]], np.array([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]]).bfloat16()):
-        np.testing.assert_array_equal(pictures.to_record(images), [[-128, 127]])
+        np.testing.assert_array_equal(reconstructions.to_record(images), [[-128, 127]])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_arrays_and_lists_are_images_too():
     ],
 )
 def test_bad_images_and_models(bad, message):
-    for call in (pictures.reconstruct, pictures.latent_plane):
+    for call in (reconstructions.reconstruct, reconstructions.latent_plane):
         with pytest.raises(ValueError, match=message):
             call(vae.mlp(n=9, hidden=(), k=4), bad)
         for model in (None, "vae", vae.mlp, nn.Linear(9, 8)):
@@ -142,14 +144,14 @@ def test_bad_images_and_models(bad, message):
 def test_values_outside_of_the_unit_interval_are_cut_off():
     """So would be a decoder's that diverged: NaN is black."""
     values = torch.tensor([-0.5, -1e-9, 1 + 1e-6, 1.5, 1e30, np.inf, -np.inf, np.nan], requires_grad=True)
-    found = pictures.from_record(pictures.to_record(values))
+    found = reconstructions.from_record(reconstructions.to_record(values))
     assert found.tolist() == [0, 0, 255, 255, 255, 255, 0, 0] and found.dtype == np.uint8
 
 
 def test_what_a_model_makes_goes_into_a_record(model):
     model, x = model
-    output = pictures.reconstruct(model, x)
+    output = reconstructions.reconstruct(model, x)
     assert output.requires_grad  # a record has no use for it
-    found = pictures.from_record(pictures.to_record(output))
+    found = reconstructions.from_record(reconstructions.to_record(output))
     assert found.shape == x.shape and found.dtype == np.uint8
     np.testing.assert_allclose(found / 255, output.detach().numpy().clip(0, 1), rtol=0, atol=0.5 / 255 + 1e-9)

@@ -8,6 +8,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import xarray as xr
+from tiny_study import whole
 
 from helpers import records
 
@@ -231,6 +232,25 @@ def test_members_that_come_one_by_one_are_one_record():
     assert records.begun("mnist-fixed", "laptop") is None and records.recorded("mnist-fixed", "paper") is None
 
 
+def test_every_variable_has_its_place_in_the_schema(tmp_path):
+    """Those of the package's records and of a new one; and the schema has none that no record has."""
+    paths = [path for path in (files("helpers") / "recorded").iterdir() if path.name.endswith(".nc")]
+    found = [records.from_bytes(path.read_bytes(), path.name) for path in paths] + [whole()[0]]
+    for record in found:
+        for name, variable in record.variables.items():
+            dimensions, unit, long_name = records.SCHEMA[name]
+            assert variable.dims == dimensions and variable.attrs.get("units", "") == unit, name
+            assert variable.attrs["long_name"] == long_name and long_name
+    assert {name for record in found for name in record.variables} | {"set_decay"} == set(records.SCHEMA)
+
+
+def test_units_and_long_names_stand_in_no_file():
+    content = (files("helpers") / "recorded" / "mnist-fixed-laptop.nc").read_bytes()
+    record = records.from_bytes(content)
+    assert records.to_bytes(record) == content
+    assert record.elbo.attrs == {"long_name": "ELBO per sample", "units": "nats"}  # and it still has them
+
+
 # A header that says what cannot be
 
 
@@ -299,6 +319,9 @@ def test_what_steers_a_terminal_is_not_printed_raw():
         (lambda: records.merge([xr.Dataset()]), r"records\[0\] lacks"),
         (lambda: records.merge(made()), "records is"),
         (lambda: records.parts(None), "record is None"),
+        (lambda: records.best(None), "record is None"),
+        (lambda: records.best(xr.Dataset()), "record lacks elbo"),
+        (lambda: records.is_annealed({}), "record is {}"),
         (lambda: records.label(xr.Dataset()), "record has parts None"),
         (lambda: records.label(made(device=3)), "record has parts"),
         (lambda: records.seal(None, "a", "b", [{}]), "record is None"),
@@ -315,3 +338,54 @@ def test_what_steers_a_terminal_is_not_printed_raw():
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# What a record says of its members
+
+
+def test_best_ignores_members_without_an_elbo():
+    table = {
+        "set_sigma2": ("member", [0.1, 0.1, 0.1, 0.01, 0.01]),
+        "set_sigma2_rule": ("member", ["fixed"] * 5),
+        "set_beta": ("member", ["1.0"] * 5),
+        "elbo": ("member", [np.nan, 1.0, 2.0, 5.0, np.nan]),
+    }
+    assert records.best(xr.Dataset(table)) == [2, 3]
+
+
+def test_annealed_is_whose_beta_rose():
+    """By the numbers: of schedules of one's own as well, and of old records."""
+    nan, texts = np.nan, ["1.0", "LinearAnnealing(epochs=4)", "rise, sha256 12", "fall", "LinearAnnealing(epochs=0.5)"]
+    beta = [
+        [1, 1, 1],
+        [0.2, 0.5, 0.7],
+        [0.1, 0.1, 0.9],
+        [2, 1, 1],
+        [1, 1, 1],
+        [nan, nan, nan],
+        [nan] * 3,
+        [0.1, 0.4, nan],
+    ]
+    texts += ["LinearAnnealing(epochs=4)", "1.0", "rise"]
+    table = {"set_beta": ("member", texts), "history_beta": (("epoch", "member"), np.transpose(beta))}
+    assert records.is_annealed(xr.Dataset(table)).tolist() == [False, True, True, False, True, True, False, True]
+    without = records.is_annealed(xr.Dataset({"set_beta": table["set_beta"]}))
+    assert without.tolist() == [False, True, False, False, True, True, False, False]
+
+
+def test_the_packages_records_say_who_was_annealed():
+    for study, expected in (
+        ("mnist-fixed", [False] * 4),
+        ("mnist-annealed", [True] * 4),
+        ("mnist-learned", [False, True]),
+    ):
+        assert records.is_annealed(records.recorded(study, "laptop")).tolist() == expected
+
+
+def test_table_says_which_members_diverged():
+    record = whole()[0].copy(deep=True)
+    record.diverged[1] = 2
+    head, *rows = records.table(record).splitlines()
+    assert head.split()[:3] == ["member", "sigma2", "sigma2_rule"] and len(rows) == 4
+    assert "LinearAnnealing(epochs=2)" in rows[1] and rows[1].endswith("diverged in epoch 2")
+    assert "diverged" not in rows[0] + rows[2]

@@ -1,19 +1,14 @@
 """The training loop against a textbook's, the linear VAE's optimum, and itself after every kind of interruption."""
 
 import ast
-import contextlib
-import errno
-import fcntl
-import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import threading
 import warnings
-from dataclasses import dataclass, replace
-from functools import partial, partialmethod
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,90 +17,23 @@ import pytest
 import run_training
 import scipy.sparse
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.distributions import Normal, kl_divergence
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from training import DIGITS, MIXED, NETWORK, assert_close, assert_same_bits, exploding, run, state
 
 import helpers
-from helpers import checkpoint, collapse, data, experiments, lockstep, ppca, train, vae
+from helpers import checkpoint, collapse, data, lockstep, ppca, train, vae
+from helpers.ensemble import LinearAnnealing, Member
 from helpers.moments import Moments
-from helpers.train import LinearAnnealing, Member
 
-DIGITS = data.digits_bytes()
-# Smooth, as at a ReLU's kink two paths that differ by rounding part for good.
-NETWORK = partial(vae.mlp, n=64, hidden=(24,), k=3, activation=nn.Tanh)
-DIGEST_ERROR = "is damaged|is no readable checkpoint"
-pytestmark = pytest.mark.filterwarnings("ignore:beta of members")  # runs cut short on purpose
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_bars():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.tqdm, "__init__", partialmethod(train.tqdm.__init__, disable=True))
-        yield
-
-
-@pytest.fixture
-def at_each_step(monkeypatch):
-    """Has a function called before every step, with the `Lockstep` that does it."""
-    step = lockstep.Lockstep.step
-
-    def install(act):
-        monkeypatch.setattr(lockstep.Lockstep, "step", lambda self: (act(self), step(self))[1])
-
-    return install
-
-
-def run(members, epochs=3, *, x=DIGITS[:600], batch_size=110, build=NETWORK, **options):
-    """5 steps an epoch, 50 samples left over each time."""
-    return train.train(build, x, members, epochs, batch_size, **options)
-
-
-def state(result, members=slice(None)):
-    """A copy of all that a run has come to, by name."""
-    arrays = {f"{kind}/{name}": values[members] for kind, name, values in networks(result)}
-    arrays |= {name: values[:, members] for name, values in result.history.items()}
-    for epoch, statistics in result.snapshots.items():
-        arrays |= {f"{epoch}/{name}": values[members] for name, values in statistics.items()}
-    arrays |= {"epoch": result.epoch, "diverged": result.diverged[members]}
-    return {name: np.array(values) for name, values in arrays.items()}
-
-
-def networks(result):
-    for kind, tensors in zip(("parameter", "mean", "square"), (result.stack.parameters, *result.adam), strict=True):
-        for name, tensor in tensors.items():
-            yield kind, name, tensor.detach().cpu().numpy()
-
-
-def assert_same_bits(found, expected):
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
-def assert_close(found, expected, rtol):
-    """Parameters by their norms, numbers of the history one by one."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        if "/" in name:
-            assert np.linalg.norm(found[name] - value) <= rtol * np.linalg.norm(value), name
-        else:
-            np.testing.assert_allclose(found[name], value, rtol=rtol, err_msg=name)
+pytestmark = [
+    pytest.mark.usefixtures("no_bars"),
+    pytest.mark.filterwarnings("ignore:beta of members"),  # runs cut short on purpose
+]
 
 
 # One member at a time, and a textbook's loop
 
-MIXED = [
-    Member(seed=0, learning_rate=1e-3, sigma2=0.1),
-    Member(seed=1, learning_rate=3e-3, sigma2=1.0, beta=LinearAnnealing(6)),
-    Member(seed=2, learning_rate=3e-4, sigma2=0.5, sigma2_rule="adam", beta=0.5),
-    Member(seed=3, learning_rate=1e-3, sigma2=0.2, sigma2_rule="closed form", beta=lambda elapsed: 2 - elapsed / 10),
-    Member(seed=0, learning_rate=3e-3, sigma2=0.01, sigma2_rule="adam"),
-    Member(seed=4, learning_rate=1e-3, sigma2=0.1, decay=0.45),
-]
 MIXED_EPOCHS, MIXED_BATCH = 10, 87  # 20 steps an epoch, more than the noise is drawn for at a time
 
 
@@ -169,17 +97,6 @@ def test_members_are_those_of_a_textbooks_loop(m, together):
     found |= {name: values[:, m] for name, values in together.history.items()}
     expected = {f"parameter/{name}": p.detach().numpy() for name, p in model.named_parameters()}
     assert_close(found, expected | history, 1e-4)
-
-
-def test_the_learning_rate_falls_over_the_last_share_of_the_epochs():
-    member = Member(learning_rate=0.6, decay=0.3)
-    rates = [member.rate_at(epoch, 10) for epoch in range(10)]
-    np.testing.assert_allclose(rates, [0.6] * 8 + [0.4, 0.2])
-    assert Member(learning_rate=0.6).rate_at(9, 10) == Member(learning_rate=0.6, decay=0.01).rate_at(9, 10) == 0.6
-    assert "decay" not in Member().describe() and member.describe()["decay"] == 0.3
-    for epoch, epochs in ((-1, 10), (10, 10), (0, 0)):
-        with pytest.raises(ValueError, match="epoch"):
-            member.rate_at(epoch, epochs)
 
 
 def test_a_run_that_decays_goes_on_as_if_it_had_not_stopped(tmp_path):
@@ -320,15 +237,6 @@ def test_killed_ten_times_is_bit_for_bit_uninterrupted(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_was_cut_short_is_as_if_it_had_not_been(tmp_path):
-    path, whole = tmp_path / "run.safetensors", run(MIXED[:2], 4, snapshots=[1, 3])
-    run(MIXED[:2], 2, snapshots=[1], path=path)
-    path.with_name(path.name + ".part").write_bytes(path.read_bytes()[:1000])
-    resumed = run(MIXED[:2], 4, snapshots=[1, 3], path=path)
-    assert_same_bits(state(resumed), state(whole))
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_stops_within_its_budget_and_goes_on(tmp_path):
     path, whole = tmp_path / "run.safetensors", run(MIXED[:3], 4, snapshots=[2, 4])
     spent = 0.0
@@ -463,250 +371,7 @@ def test_an_error_gives_the_handlers_back(handler, at_each_step, tmp_path):
 # Checkpoints
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """A finished run's checkpoint, by a name of its own and with settings of its own."""
-    path, result = tmp_path / "a run.safetensors", run(MIXED[:1], 1, build=partial(vae.mlp, 64, (2,), 1), snapshots=[1])
-    checkpoint.save(path, result, {"settings": 1})
-    return path, result
-
-
-def refused(path, result, message=DIGEST_ERROR):
-    before = state(result)
-    with pytest.raises(ValueError, match=message) as error:
-        checkpoint.load(path, result, {"settings": 1})
-    with pytest.raises(ValueError, match="same is 'equal'; expected a function"):
-        checkpoint.load(path, result, {"settings": 1}, "equal")
-    assert str(path) in str(error.value)
-    assert_same_bits(state(result), before)
-
-
-def test_a_whole_checkpoint_is_read_back(saved):
-    path, result = saved
-    expected = state(result)
-    for p in (*result.stack.parameters.values(), *(p for average in result.adam for p in average.values())):
-        p.data.zero_()
-    result.history, result.epoch, result.snapshots = dict.fromkeys(result.history), 0, {}
-    checkpoint.load(path, result, {"settings": 1})
-    assert_same_bits(state(result), expected)
-
-
-def test_flipped_bytes_are_noticed_wherever_they_are(saved):
-    path, result = saved
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    counts = range(content.index(b"epoch", content.index(b"settings")), content.index(b"digest"))
-    anywhere = np.random.default_rng(0).choice(start, 200, replace=False).tolist()
-    for i in (*range(8), *counts, *anywhere):
-        path.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
-        refused(path, result)
-    for i in (start, *np.random.default_rng(1).integers(start, len(content), 50).tolist(), len(content) - 1):
-        path.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
-        refused(path, result, "is damaged: its digest")
-
-
-def test_truncated_and_foreign_files_are_refused(saved):
-    path, result = saved
-    content = path.read_bytes()
-    for length in (0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:length])
-        refused(path, result)
-    for other in (content + b"\0", b"no checkpoint but a text\n" * 20, b"CDF\2" + bytes(100)):
-        path.write_bytes(other)
-        refused(path, result)
-    path.unlink()
-    path.mkdir()
-    refused(path, result)
-
-
-def test_another_formats_checkpoint_is_refused(saved, monkeypatch):
-    path, result = saved
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
-        checkpoint.save(path, result, {"settings": 1})
-    refused(path, result, f"is of format {checkpoint.FORMAT + 1}; expected one from 1 to {checkpoint.FORMAT}")
-
-
-class Bare(nn.Module):
-    """A network whose text does not say how wide it is."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.inner, self.outer = (nn.Parameter(torch.ones(shape) / 9) for shape in ((64, width), (width, 8)))
-
-    def forward(self, x):
-        return x @ self.inner @ self.outer
-
-
-def bare(width):
-    return vae.VAE(Bare(width), nn.Linear(4, 64))
-
-
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [
-        ("members", {"members": [replace(MIXED[0], seed=5), MIXED[1]]}),
-        ("members", {"members": [replace(MIXED[0], learning_rate=2e-3), MIXED[1]]}),
-        ("members", {"members": [replace(MIXED[0], sigma2=0.3), MIXED[1]]}),
-        ("members", {"members": [replace(MIXED[0], sigma2_rule="adam"), MIXED[1]]}),
-        ("members", {"members": [replace(MIXED[0], beta=0.9), MIXED[1]]}),
-        ("members", {"members": [MIXED[0], replace(MIXED[1], beta=LinearAnnealing(7))]}),
-        ("members", {"members": MIXED[:1]}),
-        ("members", {"members": MIXED[1::-1]}),
-        ("network", {"build": partial(NETWORK, hidden=(23,))}),
-        ("network", {"build": partial(NETWORK, activation=nn.ReLU)}),
-        ("parameters", {"first": partial(bare, 2), "build": partial(bare, 3)}),
-        ("data", {"x": DIGITS[599::-1]}),
-        ("data", {"x": DIGITS[:599]}),
-        ("batch_size", {"batch_size": 111}),
-        ("precision", {"precision": "bfloat16"}),
-    ],
-)
-def test_another_runs_checkpoint_is_refused(name, other, tmp_path):
-    path = tmp_path / "run.safetensors"
-    run(MIXED[:2], 1, path=path, **({"build": other.pop("first")} if "first" in other else {}))
-    content = path.read_bytes()
-    with pytest.raises(ValueError, match=f"belongs to another run: its {name} is") as error:
-        run(**{"members": MIXED[:2], "epochs": 2, "path": path} | other)
-    assert str(path) in str(error.value) and path.read_bytes() == content
-
-
-def test_a_damaged_checkpoint_stops_training_and_is_left_alone(tmp_path):
-    path = tmp_path / "run.safetensors"
-    path.write_text("not a checkpoint")
-    with pytest.raises(ValueError, match=f"{path} is no readable checkpoint.*Remove it to start anew"):
-        run([Member()], path=path)
-    assert path.read_text() == "not a checkpoint"
-
-
-def test_checkpoints_hold_plain_numbers_whatever_was_given(tmp_path):
-    """NumPy's integers and floats among the settings are the same run's."""
-    path = tmp_path / "run.safetensors"
-    members = [Member(seed=np.int64(3), learning_rate=np.float32(0.5), sigma2=np.float64(2), beta=np.float32(1))]
-    run(members, np.int64(1), path=path, batch_size=np.int32(300), snapshots=np.array([1]))
-    with safe_open(path, "pt") as file:
-        settings = json.loads(file.metadata()["state"])["settings"]
-    expected = {"seed": 3, "learning_rate": 0.5, "sigma2": 2.0, "sigma2_rule": "fixed", "beta": "1.0"}
-    assert settings["members"] == [expected] and settings["batch_size"] == 300
-    resumed = run([Member(seed=3, learning_rate=0.5, sigma2=2.0, beta=1)], 1, path=path, batch_size=300, snapshots=[1])
-    assert sorted(resumed.snapshots) == [1]
-
-
-def unwritten(path, result, message):
-    """Saving fails; what was there stays, and nothing else is left."""
-    content = path.read_bytes()
-    with pytest.raises(OSError, match=message) as error:
-        checkpoint.save(path, result, {"settings": 2})
-    assert str(path) in str(error.value)
-    assert path.read_bytes() == content and list(path.parent.iterdir()) == [path]
-
-
-def test_a_checkpoint_that_outgrows_the_disk_leaves_the_old_one(saved):
-    """The limit on a file's size stands for a full disk: the system refuses the bytes beyond."""
-    path, result = saved
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with pytest.raises(OSError, match="could not be written") as error:
-            checkpoint.save(path, result, {"settings": 2})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-    assert str(path) in str(error.value) and list(path.parent.iterdir()) == [path]
-    checkpoint.load(path, result, {"settings": 1})
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_no_space_left_leaves_the_old_checkpoint(step, saved, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.os, step, full)
-    unwritten(*saved, "could not be written: .*No space left on device")
-
-
-def test_training_says_where_it_could_not_write(tmp_path):
-    blocked = tmp_path / "a file"
-    blocked.write_text("")
-    with pytest.raises(OSError, match="could not be written") as error:
-        run([Member()], 1, path=blocked / "run.safetensors")
-    assert str(blocked / "run.safetensors") in str(error.value)
-    assert run([Member()], 1, path=tmp_path / "new" / "folder" / "run.safetensors").epoch == 1
-
-
 # Divergence, precision, devices
-
-
-def exploding(elapsed):
-    return 1.0 if elapsed < 2 else 3e38
-
-
-@pytest.mark.parametrize(
-    ("bad", "harmless", "epoch"),
-    [
-        (Member(seed=1, beta=exploding), Member(seed=1), 3),
-        (Member(seed=1, beta=lambda elapsed: 1.0 if elapsed < 2 else 1e30), Member(seed=1), 3),
-        (Member(seed=1, learning_rate=1e30), Member(seed=1), 1),
-    ],
-)
-def test_divergence_is_a_members_own(bad, harmless, epoch, tmp_path):
-    path = tmp_path / "run.safetensors"
-    run([MIXED[0], bad, MIXED[2]], 3, path=path)
-    found = run([MIXED[0], bad, MIXED[2]], 4, snapshots=[4], path=path)
-    expected = run([MIXED[0], harmless, MIXED[2]], 4, snapshots=[4])
-    assert found.diverged.tolist() == [0, epoch, 0]
-    for others in (slice(0, 1), slice(2, 3)):
-        assert_same_bits(state(found, others), state(expected, others))
-    for name, values in found.history.items():
-        assert np.isnan(values[epoch - 1 :, 1]).all()
-        np.testing.assert_array_equal(values[: epoch - 1, 1], expected.history[name][: epoch - 1, 1])
-    if epoch > 1:
-        last_finite = state(run([MIXED[0], harmless, MIXED[2]], epoch - 1))
-    else:
-        last_finite = {f"parameter/{name}": p for name, p in initial(harmless)}
-    for name, p in found.stack.parameters.items():
-        kept = last_finite[f"parameter/{name}"]
-        np.testing.assert_array_equal(p[1].detach(), kept[1] if epoch > 1 else kept)
-    assert all(np.isfinite(values).all() for name, values in state(found).items() if "/" in name)
-
-
-def initial(member):
-    stack = train._start(NETWORK, [member], torch.device("cpu")).stack
-    return [(name, p[0].detach().numpy()) for name, p in stack.parameters.items()]
-
-
-def test_snapshots_of_a_member_beyond_float32_are_nan():
-    """After the one step of an epoch the parameters are still finite, and what the network makes of them is not."""
-    members = [Member(learning_rate=1e20), Member()]
-    options = {"batch_size": 600, "snapshots": [1], "build": partial(NETWORK, activation=nn.ReLU)}
-    result = run(members, 1, **options)
-    expected = run([replace(members[0], learning_rate=1e-3), members[1]], 1, **options)
-    for name, values in result.snapshots[1].items():
-        assert np.isnan(values[0]).all()
-        np.testing.assert_array_equal(values[1], expected.snapshots[1][name][1])
-
-
-def test_bfloat16_products_leave_all_else_in_float32():
-    members = [replace(member, learning_rate=3e-3) for member in MIXED[:3]]
-    exact, found = (run(members, 6, precision=precision) for precision in ("float32", "bfloat16"))
-    for result in (exact, found):
-        assert all(values.dtype == np.float32 for _, _, values in networks(result))
-    assert (np.diff(found.history["elbo"], axis=0) > 0).all()
-    np.testing.assert_allclose(found.history["elbo"][-1], exact.history["elbo"][-1], rtol=0.02, atol=0.2)
-    assert (found.history["elbo"] != exact.history["elbo"]).all()
-
-
-def test_products_are_in_the_precision_asked_for_and_only_there(at_each_step):
-    met, before = [], torch.get_float32_matmul_precision()
-    at_each_step(lambda engine: met.append(torch.get_float32_matmul_precision()))
-    torch.set_float32_matmul_precision("medium")
-    try:
-        for precision in ("float32", "tf32", "bfloat16"):
-            run([Member()], 1, batch_size=600, precision=precision)
-        assert met == ["highest", "high", "highest"] and torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -746,9 +411,9 @@ import sys
 sys.modules |= dict.fromkeys({ABSENT})
 import numpy as np
 from functools import partial
-from helpers import studies, train, vae
+from helpers import cli, ensemble, train, vae
 x = np.random.default_rng(0).integers(0, 256, (50, 6), np.uint8)
-run = train.train(partial(vae.mlp, n=6, hidden=(4,), k=2), x, [train.Member()], 1, 10, snapshots=[1])
+run = train.train(partial(vae.mlp, n=6, hidden=(4,), k=2), x, [ensemble.Member()], 1, 10, snapshots=[1])
 print(run.epoch, *run.snapshots[1])
 """
 
@@ -762,33 +427,6 @@ def test_it_trains_where_nothing_but_torch_and_the_core_is_installed():
 def test_the_package_is_written_in_the_oldest_python_it_promises():
     for path in Path(helpers.__file__).parent.glob("*.py"):
         ast.parse(path.read_text(), path.name, feature_version=(3, 11))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"seed": -1}, "seed is -1; expected an integer from 0"),
-        ({"seed": 2**32}, "seed is 4294967296; expected an integer"),
-        ({"seed": 0.5}, "seed is 0.5; expected an integer"),
-        ({"learning_rate": 0}, "learning_rate is 0.0; expected a number above 0"),
-        ({"decay": -0.1}, "decay is -0.1; expected 0 or more"),
-        ({"decay": 1.5}, "decay is 1.5; expected a share of the epochs, 0 to 1"),
-        ({"learning_rate": np.inf}, "learning_rate contains NaN or infinity"),
-        ({"sigma2": -0.1}, "sigma2 is -0.1; expected a number above 0"),
-        ({"sigma2": "small"}, "sigma2 is 'small'; expected numbers"),
-        ({"sigma2_rule": "learned"}, r"sigma2_rule is 'learned'; expected one of fixed, adam, closed form"),
-        ({"beta": -0.5}, "beta is -0.5; expected 0 or more"),
-        ({"beta": np.nan}, "beta contains NaN or infinity"),
-        ({"beta": "linear"}, "beta is 'linear'; expected numbers"),
-    ],
-)
-def test_bad_members(options, message):
-    with pytest.raises(ValueError, match=message):
-        Member(**options)
-
-
-def test_beta_may_be_zero():
-    assert Member(beta=0).beta_at(3) == 0
 
 
 @pytest.mark.parametrize(
@@ -829,67 +467,6 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 # A run is what it says
 
 
-def constant(value):
-    return lambda elapsed: value
-
-
-@dataclass(frozen=True)
-class Rise:
-    """A schedule that says what it is, though not how."""
-
-    epochs: float
-
-    def __call__(self, elapsed):
-        return min(1.0, elapsed / self.epochs)
-
-
-def test_two_schedules_of_one_name_are_two_runs(tmp_path):
-    path = tmp_path / "run.safetensors"
-    done = run([Member(beta=constant(1.0))], 2, path=path)
-    for epochs in (2, 3):
-        with pytest.raises(ValueError, match=r"belongs to another run: its beta is .*sha256"):
-            run([Member(beta=constant(2.0))], epochs, path=path)
-    assert_same_bits(state(run([Member(beta=constant(1.0))], 2, path=path)), state(done))
-    assert_same_bits(
-        state(run([Member(beta=constant(1.0))], 4, path=path)), state(run([Member(beta=constant(1.0))], 4))
-    )
-
-
-@pytest.mark.parametrize("epochs", [3, 4, 5])
-def test_schedules_that_part_after_the_checkpoint_are_two_runs(epochs, tmp_path):
-    path = tmp_path / "run.safetensors"
-
-    def later(value):
-        return lambda elapsed: 1.0 if elapsed < 3 else value
-
-    run([Member(beta=later(1.0))], 4, path=path, budget=0)
-    with pytest.raises(ValueError, match="belongs to another run: its beta is"):
-        run([Member(beta=later(2.0))], epochs, path=path)
-    assert run([Member(beta=later(1.0))], epochs, path=path).epoch == epochs
-
-
-def test_a_schedule_whose_text_stays_while_it_changes_is_another(tmp_path, monkeypatch):
-    path = tmp_path / "run.safetensors"
-    run([Member(beta=Rise(1))], 2, path=path, budget=0)
-    monkeypatch.setattr(Rise, "__call__", lambda self, elapsed: 0.5)
-    with pytest.raises(ValueError, match="belongs to another run: its beta is"):
-        run([Member(beta=Rise(1))], 2, path=path)
-
-
-def test_settings_tell_schedules_apart():
-    flat, steep = np.ones((3, 5)), np.arange(15.0).reshape(3, 5)
-    assert Member(beta=Rise(2)).describe(flat)["beta"] == "Rise(epochs=2)"
-    one, other = (Member(beta=constant(1.0)).describe(values)["beta"] for values in (flat, steep))
-    assert one != other and "lambda" in one and "sha256" in one and "3 epochs" in one
-    thing = Rise(constant(1.0))  # a dataclass, but of a function, whose text says only where it lies
-    assert "0x" not in Member(beta=thing).describe(flat)["beta"]
-    assert Member(beta=0.5).describe()["beta"] == "0.5"
-    for values in ("nonsense", flat[0], flat * np.nan):
-        with pytest.raises(ValueError, match=r"^values "):
-            Member(beta=constant(1.0)).describe(values)
-    assert Member(beta=LinearAnnealing(np.int64(50))).describe(flat)["beta"] == "LinearAnnealing(epochs=50)"
-
-
 def test_beta_is_read_once_and_before_the_first_step():
     read = []
     result = run([Member(beta=lambda elapsed: read.append(elapsed) or float(len(read)))], 2)
@@ -904,23 +481,6 @@ def test_every_beta_is_checked_before_it_trains(value, at_each_step):
         run([Member(), Member(beta=lambda elapsed: value if elapsed >= 2.5 else 1.0)], 3)
 
 
-def test_a_beta_beyond_float32_is_refused():
-    with pytest.raises(
-        ValueError, match=r"beta of members\[0\] is 1e\+300; expected a finite number from 0, in float32"
-    ):
-        run([Member(beta=1e300)])
-    with pytest.raises(ValueError, match="beta is the class LinearAnnealing; expected a number or a function"):
-        Member(beta=LinearAnnealing)
-    with pytest.raises(ValueError, match="epochs is 16777216; expected at most 13421772, of 5 steps"):
-        run([Member(beta=LinearAnnealing(2))], 2**24)
-
-
-@pytest.mark.parametrize("epochs", [0, -1, np.nan, np.inf, "2", None, True, [1]])
-def test_annealing_takes_a_number_of_epochs(epochs):
-    with pytest.raises(ValueError, match=r"^epochs "):
-        LinearAnnealing(epochs)
-
-
 def test_a_schedule_longer_than_the_run_is_said_so():
     with pytest.warns(UserWarning, match=r"beta of members\[1\] comes to its end after 100 epochs; the run has 1"):
         run([Member(), Member(beta=LinearAnnealing(100))], 1)
@@ -929,206 +489,7 @@ def test_a_schedule_longer_than_the_run_is_said_so():
         run([Member(beta=LinearAnnealing(2))], 2)
 
 
-def test_a_checkpoint_that_is_further_or_has_other_snapshots_is_refused(tmp_path):
-    path = tmp_path / "run.safetensors"
-    run([Member()], 4, snapshots=[1, 3], path=path)
-    content = path.read_bytes()
-    for epochs, snapshots, message in (
-        (3, [1, 3], "its epochs is 4; expected at most 3"),
-        (4, [1], r"its snapshots is \[1, 3\]; expected \[1\]"),
-        (5, [1, 2, 3], r"its snapshots is \[1, 3\]; expected \[1, 2, 3\]"),
-        (5, [], r"its snapshots is \[1, 3\]; expected \[\]"),
-    ):
-        with pytest.raises(ValueError, match=f"belongs to another run: {message}"):
-            run([Member()], epochs, snapshots=snapshots, path=path)
-        assert path.read_bytes() == content
-    assert sorted(run([Member()], 5, snapshots=[3, 1, 5], path=path).snapshots) == [1, 3, 5]
-
-
-def in_format_1(path, change=lambda settings: settings):
-    """Rewrite a checkpoint as format 1 had it."""
-    with safe_open(path, "pt") as file:
-        state, tensors = json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}
-    state["format"] = 1
-    del state["settings"]["beta"]
-    state["settings"]["network"] = str(NETWORK())
-    state["settings"] = change(state["settings"])
-    reseal(path, state, tensors)
-
-
-def reseal(path, state, tensors):
-    text = json.dumps(state)
-    save_file(tensors, path, metadata={"state": text, "digest": checkpoint._digest(text, tensors)})
-
-
-def test_format_1_goes_on_bit_for_bit(tmp_path):
-    path, members = tmp_path / "run.safetensors", [*MIXED[:4]]
-    run(members, 2, snapshots=[1], path=path)
-    in_format_1(path)
-    found = run(members, 4, snapshots=[1, 3], path=path)
-    assert_same_bits(state(found), state(run(members, 4, snapshots=[1, 3])))
-
-
-def test_a_beta_of_format_1_is_judged_by_its_history(tmp_path):
-    path = tmp_path / "run.safetensors"
-    run([Member(beta=constant(1.0))], 2, path=path)
-    in_format_1(path)
-    with pytest.raises(ValueError, match=r"its beta of members\[0\] in epoch 1 is 1.0; expected 100.0"):
-        run([Member(beta=constant(100.0))], 3, path=path)
-    assert run([Member(beta=constant(1.0))], 3, path=path).epoch == 3
-
-
-def test_another_network_of_format_1_is_refused(tmp_path):
-    path = tmp_path / "run.safetensors"
-    run([Member()], 1, path=path)
-    in_format_1(path)
-    with pytest.raises(ValueError, match="belongs to another run: its network is"):
-        run([Member()], 2, path=path, build=partial(NETWORK, activation=nn.ReLU))
-
-
-def test_a_networks_identity_is_not_torchs_text_of_it(tmp_path, monkeypatch):
-    path = tmp_path / "run.safetensors"
-    run([Member()], 1, path=path, build=partial(NETWORK, activation=partial(nn.LeakyReLU, 0.1)))
-    monkeypatch.setattr(nn.Linear, "extra_repr", lambda self: "as another release prints it")
-    with pytest.raises(ValueError, match="belongs to another run: its network is"):
-        run([Member()], 2, path=path, build=partial(NETWORK, activation=partial(nn.LeakyReLU, 0.2)))
-    assert run([Member()], 2, path=path, build=partial(NETWORK, activation=partial(nn.LeakyReLU, 0.1))).epoch == 2
-
-
-def without(name):
-    return lambda state, tensors: (state.pop(name, None), tensors.pop(name, None))
-
-
-def put(name, value):
-    return lambda state, tensors: state.update({name: value})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (without("epoch"), "no whole checkpoint: it lacks 'epoch'"),
-        (without("seconds"), "lacks 'seconds'"),
-        (without("diverged"), "lacks 'diverged'"),
-        (without("settings"), "settings are missing"),
-        (without("format"), "is of format None; expected one from 1 to"),
-        (without("history/kl"), "lacks 'history/kl'"),
-        (without("parameter/log_sigma2"), "lacks 'parameter/log_sigma2'"),
-        (without("snapshot/1/quantile"), "belongs to another run: its snapshot after epoch 1"),
-        (put("epoch", 10**9), r"no whole checkpoint: its (history|diverged).*"),
-        (put("epoch", "1"), "its epoch is '1'; expected an integer"),
-        (put("epoch", -1), "its epoch is -1"),
-        (put("format", 7), "is of format 7; expected one from 1 to"),
-        (put("format", True), "is of format True"),
-        (put("seconds", "long"), "its seconds is 'long'"),
-        (put("seconds", float("nan")), "its seconds is nan"),
-        (put("stopped", 3), "its stopped is 3"),
-        (put("diverged", [0, 0]), r"its diverged is \[0, 0\]; expected an epoch for each of 1 members"),
-        (put("diverged", [99]), "its diverged is 99"),
-        (lambda state, tensors: state["settings"].update(more=1), "has a setting 'more', which this one has not"),
-        (lambda state, tensors: state["settings"].update(beta=[{"epochs": "2"}]), "its beta is"),
-        (lambda state, tensors: state["settings"].update(network=[["", "VAE"]]), "its network is"),
-        (lambda state, tensors: tensors.update({"snapshot/9/kl": torch.zeros(1, 2)}), "snapshot/9/kl"),
-        (lambda state, tensors: tensors.update({"parameter/log_sigma2": torch.zeros(2)}), "parameter/log_sigma2 is"),
-    ],
-)
-def test_a_checkpoint_that_was_sealed_anew_is_refused_by_name(change, message, tmp_path):
-    path = tmp_path / "run.safetensors"
-    run([Member()], 2, snapshots=[1], path=path)
-    with safe_open(path, "pt") as file:
-        state, tensors = json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}
-    change(state, tensors)
-    reseal(path, state, tensors)
-    with pytest.raises(ValueError, match=message) as error:
-        run([Member()], 3, snapshots=[1], path=path)
-    assert str(path) in str(error.value)
-
-
-def test_a_checkpoint_that_may_not_be_read_says_so(saved, monkeypatch):
-    path, result = saved
-
-    def forbidden(*_, **__):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "open", forbidden)
-    refused(path, result, "cannot be read: Permission denied")
-
-
 # Two at once
-
-
-def test_a_second_run_of_a_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "run.safetensors"
-    with checkpoint.alone(path):
-        with pytest.raises(OSError, match=r"run\.safetensors is being written by another run; wait for it, or stop it"):
-            run([Member()], 1, path=path)
-        assert run([Member()], 1, path=tmp_path / "other.safetensors").epoch == 1
-    assert run([Member()], 1, path=path).epoch == 1
-    assert not [found for found in tmp_path.iterdir() if "lock" in found.name]
-
-
-HOLD = """
-import sys, time
-from helpers import checkpoint
-with checkpoint.alone(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_killed_process_leaves_no_lock_and_no_part(tmp_path):
-    path = tmp_path / "run.safetensors"
-    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(OSError, match="another run"):
-            run([Member()], 1, path=path)
-        holder.kill()
-    for part in (tmp_path / ".run.safetensors.abc.part", tmp_path / ".other.abc.part"):
-        part.mkdir()
-        (part / "checkpoint").write_text("cut short")
-    (tmp_path / "run.safetensors.part").write_text("as format 1 called it")
-    run([Member()], 1, path=path)
-    assert sorted(found.name for found in tmp_path.iterdir()) == [".other.abc.part", "run.safetensors"]
-
-
-def test_a_lock_that_its_holder_has_removed_is_none(tmp_path, monkeypatch):
-    """One opens the file, its holder removes it, a third makes a new one: the first must ask again, and is refused."""
-    path, flock = tmp_path / "run.safetensors", fcntl.flock
-    with contextlib.ExitStack() as third:
-
-        def meanwhile(descriptor, operation):
-            monkeypatch.setattr(fcntl, "flock", flock)
-            (tmp_path / ".run.safetensors.lock").unlink()
-            third.enter_context(checkpoint.alone(path))
-            flock(descriptor, operation)
-
-        monkeypatch.setattr(fcntl, "flock", meanwhile)
-        with pytest.raises(BlockingIOError, match="another run"), checkpoint.alone(path):
-            pass
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_two_writers_never_damage_a_checkpoint(saved):
-    path, result = saved
-    stop, written = threading.Event(), []
-
-    def write():
-        while not stop.is_set():
-            checkpoint.save(path, result, {"settings": 1})
-            written.append(threading.get_ident())
-
-    threads = [threading.Thread(target=write) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(100):
-            checkpoint.load(path, result, {"settings": 1})
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert list(path.parent.iterdir()) == [path]
-    assert [written.count(thread) > 10 for thread in set(written)] == [True, True]  # neither met an error
 
 
 # Networks that do not fit, data that might mean something else, devices
@@ -1225,79 +586,3 @@ def test_a_device_that_is_not_there_is_one_line_that_names_what_is(device, monke
     ) as error:
         run([Member()], device=device)
     assert "\n" not in str(error.value)
-
-
-class NoFloat64(TorchDispatchMode):
-    """A device that knows no float64, as Apple's: what `Tensor.cpu` gives lies on the host, and all else on it."""
-
-    def __init__(self, patch):
-        super().__init__()
-        cpu = torch.Tensor.cpu
-        patch.setattr(torch.Tensor, "cpu", lambda tensor: self.take(cpu(tensor).clone()))
-        patch.setattr(lockstep, "has_float64", lambda device: False)
-        patch.setattr(experiments, "has_float64", lambda device: False)
-
-    def take(self, tensor):
-        tensor.at_host = True
-        return tensor
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        found = function(*arguments, **(keywords or {}))
-        at_host = any(getattr(one, "at_host", False) for one in tree_leaves((arguments, keywords)))
-        for one in tree_leaves(found):
-            if isinstance(one, torch.Tensor) and at_host:
-                self.take(one)
-            elif isinstance(one, torch.Tensor) and one.dtype == torch.float64:
-                raise TypeError(f"{function}: this device knows no float64")
-        return found
-
-
-def test_no_float64_lies_on_a_device_that_knows_none(monkeypatch):
-    """As any other run does, to the digits of float32; the sums of an epoch to more."""
-    options = {"snapshots": [2], "batch_size": 50}
-    expected = run(MIXED[:4], 2, **options)
-    with NoFloat64(monkeypatch):
-        with pytest.raises(TypeError, match="knows no float64"):
-            torch.zeros(1).double()
-        found = run(MIXED[:4], 2, **options)
-    assert_close(state(found), state(expected), 1e-6)
-    assert found.history["elbo"].dtype == np.float64
-
-
-def test_it_is_evaluated_on_the_host_where_the_device_knows_no_float64(monkeypatch):
-    evaluate = collapse.evaluate
-
-    def on_the_host(*arguments):
-        with _disable_current_modes():
-            return evaluate(*arguments)
-
-    model, moved, to = NETWORK(), [], nn.Module.to
-    expected = experiments._evaluate(model, DIGITS[:100], "cpu")
-    monkeypatch.setattr(collapse, "evaluate", on_the_host)
-    monkeypatch.setattr(nn.Module, "to", lambda module, device: moved.append(device) or to(module, device))
-    with NoFloat64(monkeypatch):
-        found = experiments._evaluate(model, DIGITS[:100], "cpu")
-    assert moved == ["cpu"] and found["elbo"] == expected["elbo"]
-
-
-def test_sums_in_two_parts_lose_nothing_that_matters(monkeypatch):
-    values = np.random.default_rng(0).standard_normal((20_000, 3)).astype(np.float32) * np.float32([1, 1e4, 1e-3])
-    values[::2] += np.float32(1e4)
-    exact = values.sum(axis=0, dtype=np.longdouble)
-    monkeypatch.setattr(lockstep, "has_float64", lambda device: False)
-    sums, plain = lockstep._Sums(3, device=torch.device("cpu")), torch.zeros(3)
-    for row in torch.tensor(values):
-        sums.add_(row)
-        plain += row
-    assert sums.total().dtype == torch.float64
-    np.testing.assert_allclose(sums.total(), exact.astype(float), rtol=1e-11)
-    assert np.abs(plain.numpy() / exact.astype(float) - 1).max() > 1e-7  # a float32 alone does lose digits
-    sums.zero_()
-    assert (sums.total() == 0).all()
-
-
-def test_devices_are_named_as_they_are(monkeypatch):
-    assert experiments._name(torch.device("cpu")).startswith("cpu ")
-    monkeypatch.setattr(torch.xpu, "get_device_name", lambda device: f"Arc {device.index}", raising=False)
-    assert experiments._name(torch.device("xpu", 1)) == "Arc 1"
-    assert experiments._name(torch.device("mps")).startswith("mps ")

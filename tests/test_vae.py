@@ -11,9 +11,10 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from helpers import vae
+from helpers.checkpoint import _same_architecture
+from helpers.ensemble import Stack
 from helpers.linear_vae import LinearVAE
 from helpers.moments import Moments
-from helpers.train import _same_architecture
 
 
 def small(**options):
@@ -260,67 +261,6 @@ def test_products_in_bfloat16_give_terms_in_float32():
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_convolutions_take_their_turns(kind):
-    stack = vae.Stack([KINDS[kind][0]() for _ in range(2)])
-    assert stack.batched == (kind in ("mlp", "linear"))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_stack_evaluates_each_member_on_its_own_part(kind):
-    build, shape, k = KINDS[kind]
-    models = [seeded(build, seed).double() for seed in range(3)]
-    stack = vae.Stack(models)
-    x, noise = inputs(shape, k, 3, 6, dtype=torch.float64)
-    found = stack(x, noise)
-    assert len(stack) == 3
-    for m, model in enumerate(models):
-        for one, other in zip(found, model(x[m], noise[m]), strict=True):
-            torch.testing.assert_close(one[m], other)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_of_a_stack_are_those_of_each_member(kind):
-    build, shape, k = KINDS[kind]
-    models = [seeded(build, seed).double() for seed in range(3)]
-    stack = vae.Stack(models)
-    x, noise = inputs(shape, k, 3, 6, dtype=torch.float64)
-    n = x[0, 0].numel()
-    squared_error, kl = stack(x, noise)
-    vae.elbo(squared_error.mean(1), kl.mean(1), stack.parameters["log_sigma2"], n, 0.7).sum().backward()
-    for m, model in enumerate(models):
-        squared_error, kl = model(x[m], noise[m])
-        vae.elbo(squared_error.mean(), kl.mean(), model.log_sigma2, n, 0.7).backward()
-        own = dict(model.named_parameters())
-        assert own.keys() == stack.parameters.keys()
-        for name, p in stack.parameters.items():
-            gradient = p.grad[m].mT if p.ndim == 3 else p.grad[m]  # a Linear's weight is kept as (in, out)
-            torch.testing.assert_close(gradient, own[name].grad)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_member_comes_back_as_it_went_in_and_as_a_copy(kind):
-    build, shape, k = KINDS[kind]
-    models = [seeded(build, seed) for seed in range(3)]
-    states = [{name: p.clone() for name, p in model.state_dict().items()} for model in models]
-    stack = vae.Stack(models)
-    with torch.no_grad():
-        for p in models[1].parameters():
-            p.zero_()
-    for m, state in enumerate(states):
-        member = stack.member(m)
-        assert type(member) is vae.VAE and member.state_dict().keys() == state.keys()
-        for name, p in member.named_parameters():
-            assert torch.equal(p, state[name]) and p.is_contiguous() and p.requires_grad
-            p.data.zero_()
-        assert torch.equal(stack.member(m).log_sigma2, state["log_sigma2"])
-    again = vae.Stack([stack.member(m) for m in range(3)])
-    for name, p in stack.parameters.items():
-        assert torch.equal(p, again.parameters[name]) and p.is_contiguous() and p.is_leaf and p.requires_grad
-    x, noise = inputs(shape, k, 4)
-    torch.testing.assert_close(stack.member(2)(x, noise), seeded(build, 2)(x, noise))
-
-
 def linear_member(rng, n, k):
     """A linear VAE in closed form and as a module, its encoder's log variance free of x."""
     W, V, mu = rng.standard_normal((n, k)), rng.standard_normal((k, n)) / n, rng.standard_normal(n)
@@ -345,7 +285,7 @@ def test_linear_networks_have_the_gradients_of_the_linear_vae(seed, beta):
     points = np.sqrt(k) * np.vstack([np.eye(k), -np.eye(k)])
     x = rng.standard_normal((M, count, n)) @ rng.standard_normal((n, n)) + rng.standard_normal(n)
     closed, models = zip(*(linear_member(rng, n, k) for _ in range(M)), strict=True)
-    stack = vae.Stack(models)
+    stack = Stack(models)
     noise = torch.tensor(np.repeat(points, count, axis=0)).expand(M, -1, -1)
     squared_error, kl = stack(torch.tensor(np.tile(x, (1, 2 * k, 1))), noise)
     objective = vae.elbo(squared_error.mean(1), kl.mean(1), stack.parameters["log_sigma2"], n, beta)
@@ -392,7 +332,7 @@ def test_linear_networks_have_the_gradients_of_the_linear_vae(seed, beta):
         (lambda: small(sigma2=0), "sigma2 is 0.0; expected a number above 0"),
         (lambda: small(sigma2=np.nan), "sigma2 contains NaN or infinity"),
         (
-            lambda: vae.Stack([vae.VAE(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Linear(2, 4))]),
+            lambda: Stack([vae.VAE(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Linear(2, 4))]),
             r"members have the buffers \['encoder.1.num_batches_tracked', .*; expected none",
         ),
     ],
@@ -400,76 +340,6 @@ def test_linear_networks_have_the_gradients_of_the_linear_vae(seed, beta):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-# What a stack cannot train
-
-
-def with_layer(layer, **options):
-    """A network that has one more layer in its encoder."""
-    model = small(**options)
-    model.encoder = nn.Sequential(*model.encoder, layer)
-    return model
-
-
-class Attention(nn.Module):
-    """A layer of one's own that draws inside another."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.MultiheadAttention(6, 2, dropout=0.1)
-
-    def forward(self, x):
-        return self.inner(x, x, x)[0]
-
-
-REFUSED = {
-    "dropout": (lambda: with_layer(nn.Dropout(0.1)), r"encoder.5, a Dropout, which draws random numbers of its own"),
-    "alpha dropout": (lambda: with_layer(nn.AlphaDropout(0.1)), "an AlphaDropout|a AlphaDropout"),
-    "channel dropout": (lambda: with_layer(nn.Dropout2d()), "a Dropout2d, which draws"),
-    "random slopes": (lambda: with_layer(nn.RReLU()), "a RReLU, which draws"),
-    "attention": (lambda: with_layer(Attention()), r"encoder.5.inner, a MultiheadAttention, which draws"),
-    "recurrent": (lambda: with_layer(nn.GRU(6, 6, 2, dropout=0.2)), "a GRU, which draws"),
-    "batch norm": (lambda: with_layer(nn.BatchNorm1d(6)), r"have the buffers .* of BatchNorm1d; expected none"),
-    "its batch": (
-        lambda: with_layer(nn.BatchNorm1d(6, track_running_stats=False)),
-        "a BatchNorm1d, whose output depends on the other samples of the batch",
-    ),
-    "spectral norm": (
-        lambda: with_layer(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6))),
-        r"have the buffers .* of _SpectralNorm; expected none",
-    ),
-    "no VAE": (lambda: nn.Linear(3, 3), "is a Linear without log_sigma2; expected a VAE"),
-    "none": (lambda: None, r"members\[0\] is None, of type NoneType; expected Module"),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_layers_that_draw_or_remember_are_refused_by_name(kind):
-    build, message = REFUSED[kind]
-    with pytest.raises(ValueError, match=message):
-        vae.Stack([build(), build()])
-
-
-@pytest.mark.parametrize(
-    "other", [small_conv(), small(n=8), small(activation=nn.Tanh), small().double(), with_layer(nn.Identity())]
-)
-def test_members_of_other_kinds_are_refused(other):
-    with pytest.raises(ValueError, match=r"members\[2\] is another network than members\[0\]"):
-        vae.Stack([small(), small(), other])
-
-
-@pytest.mark.parametrize("members", [[], (), {"a": small()}, {}, None, "VAE", small(), iter([small()])])
-def test_members_are_a_list(members):
-    with pytest.raises(ValueError, match=r"members is .*; expected a list of at least one module"):
-        vae.Stack(members)
-
-
-def test_a_stack_takes_a_tuple_and_gives_members_by_their_number():
-    stack = vae.Stack((small(), small()), "cpu:0")
-    for m in (2, -1, 0.5, True, None):
-        with pytest.raises(ValueError, match=r"m is .*; expected an integer from 0 to 1"):
-            stack.member(m)
 
 
 # Shapes and kinds

@@ -287,6 +287,8 @@ class Run:
     diverged : (M,) ndarray of int
         The epoch in which a member met NaN or infinity, counted from 1; 0 for the others. It keeps the
         parameters of the epoch before.
+    k : int
+        Latents of each member.
     seconds : float
         Time spent, over all resumptions.
     stopped : str
@@ -300,6 +302,7 @@ class Run:
     adam: tuple  # its averages of the gradient and of its square, named and shaped like stack.parameters
     history: dict
     diverged: np.ndarray
+    k: int
     epoch: int = 0
     snapshots: dict = field(default_factory=dict)
     seconds: float = 0.0
@@ -331,10 +334,10 @@ class Run:
             raise ValueError(f"build is {brief(build)}; expected what makes a VAE")
         betas = [member.betas(epochs, steps, f"beta of members[{m}]") for m, member in enumerate(members)]
         stack, M = Stack([_built(build, member) for member in members], device), len(members)
-        _refuse_misfit(stack, sample)
+        k = _latents(stack, sample)
         adam = tuple({name: torch.zeros_like(p) for name, p in stack.parameters.items()} for _ in range(2))
         history = {name: np.empty((0, M)) for name in HISTORY}
-        return cls(list(members), stack, adam, history, np.zeros(M, np.int64), betas=betas)
+        return cls(list(members), stack, adam, history, np.zeros(M, np.int64), k, betas=betas)
 
     def networks(self):
         """Parameters and Adam's averages by name, tensors (M, ...), the very ones that are trained."""
@@ -363,8 +366,8 @@ def _built(build, member):
 
 
 @torch.no_grad()
-def _refuse_misfit(stack, x):
-    """Raise ``ValueError`` unless the networks make of two samples, on the host, what those of a VAE do."""
+def _latents(stack, x):
+    """Latents k of the networks, or ``ValueError`` unless they make of x, on the host, what those of a VAE do."""
     x, M = scaled(x), len(stack)
     if types := sorted({str(p.dtype) for p in stack.parameters.values()} - {"torch.float32"}):
         raise ValueError(f"build makes parameters of {types[0]}; expected torch.float32")
@@ -392,3 +395,4 @@ def _refuse_misfit(stack, x):
             raise ValueError(message) from error
         if not torch.equal(torch.get_rng_state(), before):
             raise ValueError("build makes a network that draws random numbers; expected a function of its input alone")
+    return mean.shape[1]

@@ -94,7 +94,7 @@ def evaluate(stack, x, device="cpu"):
     x, device = plain_array("x", x, "an array (N, ...)"), find_device(device)
     if x.ndim < 2 or not x.size:
         raise ValueError(f"x has shape {x.shape}; expected (N, ...)")
-    where = device if has_float64(device) else torch.device("cpu")
+    stays = has_float64(device)
     rows = rows_at_a_time(x[0].size)
 
     def decode(model, z):
@@ -104,11 +104,13 @@ def evaluate(stack, x, device="cpu"):
         return output
 
     def measure(model):
-        model = model if where == device else model.to("cpu")
+        model = model if stays else model.to("cpu")
         sigma2 = float(wide(model.log_sigma2).exp())
         if not 0 < sigma2 < math.inf:
             raise NotFinite
-        batches = (scaled(torch.tensor(x[i : i + rows], device=where)) for i in range(0, len(x), rows))
+        batches = (
+            scaled(torch.tensor(x[i : i + rows], device=device if stays else "cpu")) for i in range(0, len(x), rows)
+        )
         found = collapse.evaluate(batches, lambda x: _encode(model, x), lambda z: decode(model, z), sigma2)
         return {name: getattr(found, name) for name in FINAL + UNITS}
 

@@ -89,6 +89,7 @@ def _run(plan, study, profile, members, chosen, device, path, budget):
         return None, result
     numbers = evaluation.evaluate(result.stack, x, device)
     images = reconstructions.variables(result.stack, x[list(plan.pictures)], device) if plan.pictures else {}
+    record, where = _dataset(result, numbers, members).assign(images), _name(torch.device(device))
     samples = len(x) // plan.batch_size * plan.batch_size * plan.epochs * len(chosen)
     part = {
         "members": [members.start, members.stop],
@@ -96,13 +97,13 @@ def _run(plan, study, profile, members, chosen, device, path, budget):
         "data_sha256": sha256(x),
         "commit": code,
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "numpy")}},
-        "device": _name(torch.device(device)),
+        "device": where,
         "precision": plan.precision,
         "seconds": round(result.seconds, 1),
         "samples_per_second": round(samples / max(result.seconds, 1e-9)),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return records.seal(_dataset(result, numbers, members).assign(images), study, profile, [part]), result
+    return records.seal(record, study, profile, [part]), result
 
 
 @np.errstate(over="ignore")  # a history that grows beyond float32 is stored as infinity

@@ -60,9 +60,7 @@ class Lockstep:
         one_of("precision", precision, PRECISIONS)
         self.run, self.data, self.batch_size, self.precision = run, data, batch_size, precision
         self.device, self.steps, M = data.device, len(data) // batch_size, len(run.members)
-        self.n = data[0].numel()
-        with torch.no_grad():  # whatever the network, its encoder tells k
-            self.k = run.stack.member(0).encode(scaled(data[:1]))[0].shape[1]
+        self.n, self.k = data[0].numel(), run.k
         self.learned = torch.tensor([member.sigma2_rule == "adam" for member in run.members], device=self.device)
         # What a step reads and writes: a CUDA graph replays on these very tensors.
         self.index = torch.zeros(M, batch_size, dtype=torch.int64, device=self.device)

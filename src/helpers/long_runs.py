@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from helpers import checkpoint, records
-from helpers._validation import brief, instance, integer, one_of, path_of
+from helpers._validation import brief, instance, integer, one_of, path_of, words
 from helpers.ensemble import PRECISIONS
 from helpers.plans import find
 

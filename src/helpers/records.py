@@ -2,7 +2,8 @@
 
 A record is an `xarray.Dataset` over the dimensions member, epoch, unit and snapshot. Its attributes name the study
 and the profile, and `parts` lists the calls it was made by, each with the keys of `PROVENANCE`. The variables `set_*`
-say what each member was. A file has a further attribute, `digest`: a checksum of every other byte of it.
+say what each member was, and `SCHEMA` what every variable is. A file has a further attribute, `digest`: a checksum of
+every other byte of it.
 """
 
 import hashlib
@@ -31,6 +32,47 @@ PROVENANCE = (
     "samples_per_second",
     "date",
 )
+
+# Of every variable: its dimensions, its unit and what it is. A file has the numbers alone; who reads one, by `load` or
+# `recorded`, finds units and long names with them. Pixels are from 0 to 1, so squares of them have the unit 1.
+ONE = ("member", "image", "height", "width", "colour")
+SCHEMA = {
+    "member": (("member",), "", "number of the member in its plan"),
+    "epoch": (("epoch",), "epochs", "epochs done"),
+    "snapshot": (("snapshot",), "epochs", "epochs done at a snapshot"),
+    "set_seed": (("member",), "", "seed of weights, minibatches and noise"),
+    "set_learning_rate": (("member",), "1", "learning rate of Adam"),
+    "set_sigma2": (("member",), "1", "noise variance, or its initial value where it is learned"),
+    "set_sigma2_rule": (("member",), "", "how the noise variance is set"),
+    "set_beta": (("member",), "", "weight of the KL term, or its schedule"),
+    "set_decay": (("member",), "1", "share of the epochs over which the learning rate falls to 0"),
+    "diverged": (("member",), "epochs", "epoch in which a number was not finite, 0 for none"),
+    "elbo": (("member",), "nats", "ELBO per sample"),
+    "sse": (("member",), "1", "expected squared error per sample"),
+    "kl": (("member",), "nats", "KL divergence from the prior per sample"),
+    "sigma2": (("member",), "1", "noise variance after training"),
+    "tuned_elbo": (("member",), "nats", "ELBO per sample at the best noise variance"),
+    "tuned_sigma2": (("member",), "1", "best noise variance with the rest held"),
+    "mutual_information": (("member",), "nats", "mutual information of x and z"),
+    "active_units": (("member",), "units", "active units"),
+    "count": (("member",), "samples", "samples evaluated"),
+    "kl_per_unit": (("member", "unit"), "nats", "KL divergence of a unit"),
+    "variance_of_mean": (("member", "unit"), "1", "variance over the data of a unit's posterior mean"),
+    "second_moment": (("member", "unit"), "1", "mean square of a unit"),
+    "quantile": (("member", "unit"), "nats", "epsilon above which a unit has collapsed, at delta = 0.01"),
+    "snapshot_kl_per_unit": (("snapshot", "member", "unit"), "nats", "KL divergence of a unit at a snapshot"),
+    "snapshot_variance_of_mean": (("snapshot", "member", "unit"), "1", "variance of a unit's mean at a snapshot"),
+    "snapshot_second_moment": (("snapshot", "member", "unit"), "1", "mean square of a unit at a snapshot"),
+    "snapshot_quantile": (("snapshot", "member", "unit"), "nats", "epsilon of a unit's collapse at a snapshot"),
+    "history_elbo": (("epoch", "member"), "nats", "ELBO per sample in training"),
+    "history_sse": (("epoch", "member"), "1", "squared error per sample in training"),
+    "history_kl": (("epoch", "member"), "nats", "KL divergence per sample in training"),
+    "history_sigma2": (("epoch", "member"), "1", "noise variance at the end of an epoch"),
+    "history_beta": (("epoch", "member"), "1", "weight of the KL term at the end of an epoch"),
+    "reconstructed": (ONE, "", "reconstruction of an image, bytes less 128"),
+    "plane": (("member", "row", "column", *ONE[2:]), "", "image on the plane through three means, bytes less 128"),
+    "distance": (("member", "image", "other"), "1", "squared distance of a reconstruction from an image"),
+}
 
 # An attribute as NetCDF 3 stores it: the name, filled up to 8 bytes; 2, for text; the length; the value.
 CARRIED = re.compile(rb"(?<=digest\0\0\0\0\0\x02\0\0\0\x40)[0-9a-f]{64}")
@@ -73,6 +115,14 @@ def seal(record, study, profile, part_list):
     except (TypeError, ValueError) as error:
         raise ValueError(f"part_list is {brief(part_list)}; expected what JSON can hold: {error}") from error
     record.attrs = {"study": study, "profile": profile, "parts": text}
+    return _labelled(record)
+
+
+def _labelled(record):
+    """The record, each variable with its unit and long name by `SCHEMA`."""
+    for name in record.variables.keys() & SCHEMA.keys():
+        _, unit, long_name = SCHEMA[name]
+        record[name].attrs = {"long_name": long_name} | ({"units": unit} if unit else {})
     return record
 
 
@@ -94,7 +144,9 @@ def file_name(study, profile, members=None, suffix="nc"):
 def to_bytes(record):
     """The record as a NetCDF 3 file, with its digest: the same bytes for the same record, read from a file or not."""
     _refuse_unsealed(record_with(record), "record")
-    blank = record[sorted(record.variables)].drop_encoding().assign_attrs(digest="0" * 64)
+    blank = record[sorted(record.variables)].drop_encoding().copy().assign_attrs(digest="0" * 64)
+    for name in blank.variables:  # units and long names come from the schema, and stand in no file
+        blank[name].attrs = {}
     content = bytes(blank.to_netcdf(engine="scipy", format="NETCDF3_64BIT"))
     return CARRIED.sub(digest(content).encode(), content)
 
@@ -141,7 +193,7 @@ def from_bytes(content, name="the record"):
     except Exception as error:  # of whatever kind the readers raise on a header that says what cannot be
         raise ValueError(f"{name} is no readable record: {type(error).__name__}: {error!s:.200}") from error
     _refuse_unsealed(record, name)
-    return record
+    return _labelled(record)
 
 
 def _refuse_unsealed(record, name):
