@@ -249,7 +249,7 @@ pieces of Eq. 5.
 """
 
 # %%
-plots.show_source(PPCA._axes.func)
+plots.show_source(PPCA.axes.func)
 
 # %%
 plots.show_source(PPCA._split)
@@ -979,7 +979,7 @@ is a matrix of integers, its rank is found by elimination with no rounding, and 
 """
 
 # %% tags=["hide-cell"]
-record = np.load(Path(data.__file__).parent / "records" / data.MOMENT_RECORDS["train"])
+record = np.load(Path(data.__file__).parent / "recorded" / data.MOMENT_RECORDS["train"])
 A, N_images = scatter(record["total"], record["products"], int(record["count"])), int(record["count"])
 ledger.certify("rank of the covariance of MNIST's 60,000 images", int(fmpz_mat(A.tolist()).rank()), "==", 712)
 

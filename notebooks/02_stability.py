@@ -1077,7 +1077,7 @@ directions. As the eigenvalues are in descending order, five comparisons decide 
 """
 
 # %% tags=["hide-input"]
-record = np.load(Path(data.__file__).parent / "records" / data.MOMENT_RECORDS["subset"])
+record = np.load(Path(data.__file__).parent / "recorded" / data.MOMENT_RECORDS["subset"])
 count = int(record["count"])
 integers = scatter(record["total"], record["products"], count)
 low, high = enclosures(integers, mnist.eigenvectors, count**2 * 255**2, 4)

@@ -1216,7 +1216,7 @@ $\sigma^2$.
 """
 
 # %% tags=["hide-input"]
-record = np.load(files("helpers") / "records" / data.MOMENT_RECORDS["train"])
+record = np.load(files("helpers") / "recorded" / data.MOMENT_RECORDS["train"])
 total, count = record["total"].astype(np.int64), int(record["count"])
 products = np.zeros((784, 784), np.int64)
 products[np.triu_indices(784)] = record["products"]

@@ -70,12 +70,13 @@ from torch.distributions import Normal, kl_divergence
 from torch.func import functional_call
 
 from helpers import collapse, data, plots, ppca, spectrum, studies, vae
+from helpers.ensemble import LinearAnnealing, Member, Stack
 from helpers.ledger import Ledger
 from helpers.linear_vae import LinearVAE, optimal_encoder, posterior_gap
 from helpers.lockstep import Lockstep
 from helpers.moments import Moments
-from helpers.train import LinearAnnealing, Member, train
-from helpers.vae import VAE, Stack, elbo
+from helpers.train import train
+from helpers.vae import VAE, elbo
 
 # %% tags=["hide-input"]
 ledger = Ledger("08_engine")
@@ -365,10 +366,10 @@ $\sigma^2$ where the closed form is the rule, and looks for members that have di
 plots.show_source(Lockstep.epoch)
 
 # %%
-plots.show_source(Lockstep._generator)
+plots.show_source(Lockstep.generator)
 
 # %%
-plots.show_source(Lockstep._finish)
+plots.show_source(Lockstep.finish)
 
 # %% [markdown]
 r"""

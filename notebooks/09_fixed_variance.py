@@ -66,7 +66,7 @@ import torch
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import lambertw
 
-from helpers import collapse, data, designs, plots, records, spectrum, standing, studies
+from helpers import collapse, data, plans, plots, records, spectrum, standing, studies
 from helpers.moments import Moments
 from helpers.scorecard import Scorecard
 
@@ -81,7 +81,7 @@ values of $\sigma^2$ and the numbers of Table 1:
 """
 
 # %% tags=["hide-input"]
-SIGMA2 = np.array(designs.SIGMA2)
+SIGMA2 = np.array(plans.SIGMA2)
 PAPER = {"elbo": np.array([130.3, 378.7, 893.6, 1379.0]), "tuned_elbo": np.array([1302.9, 1376.0, 1435.1, 1485.9])}
 print("     σ²    ELBO   σ²-tuned ELBO")
 for s, value, tuned in zip(SIGMA2, *PAPER.values(), strict=True):
@@ -95,7 +95,7 @@ image at the end, and:
 """
 
 # %% tags=["hide-input"]
-for name, plan in designs.STUDIES["mnist-fixed"].plans.items():
+for name, plan in plans.STUDIES["mnist-fixed"].plans.items():
     rates = sorted({member.learning_rate for member in plan.members})
     layers = (plan.network.keywords["n"], *plan.network.keywords["hidden"], plan.network.keywords["k"])
     text = (
@@ -114,7 +114,7 @@ ELBO, as the paper does. Every figure names its run.
 # %%
 live, trained = studies.run("mnist-fixed", "quick")
 grid = records.largest("mnist-fixed") if profile == "quick" else studies.obtain("mnist-fixed", profile)
-mnist = None if grid is None else grid.isel(member=designs.best(grid))
+mnist = None if grid is None else grid.isel(member=records.best(grid))
 MISSING = "no recorded run yet; make one with: python -m helpers.studies run mnist-fixed --profile paper --device cuda"
 
 # %% tags=["hide-input", "nbval-ignore-output"]
@@ -575,7 +575,7 @@ long = records.begun("mnist-fixed", "paper")
 if long is None:
     print("no member is recorded yet")
 else:
-    print(f"{long.member.size} of {len(designs.find('mnist-fixed', 'paper').members)} members. {records.label(long)}")
+    print(f"{long.member.size} of {len(plans.find('mnist-fixed', 'paper').members)} members. {records.label(long)}")
     print(standing.describe(long, lam_mnist))
     for s, *row in np.transpose([long[name].values for name in ("sigma2", "tuned_elbo", "sse", "kl")]):
         i = int(np.argmin(np.abs(SIGMA2 - s)))

@@ -70,11 +70,12 @@ import torch
 from matplotlib import colormaps, ticker
 from scipy.integrate import solve_ivp
 
-from helpers import data, designs, experiments, plots, records, spectrum, standing, studies, vae
+from helpers import data, experiments, plans, plots, records, spectrum, standing, studies, vae
+from helpers.ensemble import Member
 from helpers.linear_vae import LinearVAE
 from helpers.moments import Moments
 from helpers.scorecard import Scorecard
-from helpers.train import Member, train
+from helpers.train import train
 
 # %% tags=["hide-input"]
 pixels = data.digits_bytes()
@@ -287,12 +288,12 @@ learned = np.array([spectrum.learned_sigma2(lam_mnist, k_mnist, beta) for beta i
 assert np.allclose(learned, lam_mnist[k_mnist:].sum() / (n_mnist - rising * k_mnist), rtol=1e-12)
 print(f"learned σ²: from {lam_mnist[k_mnist:].sum() / n_mnist:.6f} to {learned[-1]:.6f} as β rises from 0 to 1")
 print(f"σ²      units of {k_mnist} in use at epoch 20, 50, 80, 100, if training keeps up")
-for s in designs.SIGMA2:
+for s in plans.SIGMA2:
     print(f"{s:<6g}", *(f"{spectrum.active(lam_mnist[:k_mnist], s, beta).sum():8d}" for beta in (0.2, 0.5, 0.8, 1.0)))
 
 # %% mystnb={"image": {"alt": "Linear theory on MNIST: units in use fall as β rises for the two larger noise variances; learned variance and threshold stay below the 200th eigenvalue"}} tags=["hide-input"]
 fig, (left, right) = plots.figure(1, 2, width=9.4, height=3.6)
-for s, colour, line in zip(designs.SIGMA2, plots.COLOURS, (*plots.LINES[:3], (0, (1, 4))), strict=False):
+for s, colour, line in zip(plans.SIGMA2, plots.COLOURS, (*plots.LINES[:3], (0, (1, 4))), strict=False):
     alive = [spectrum.active(lam_mnist[:k_mnist], s, min(1.0, t / 100)).sum() for t in range(1, 131)]
     left.plot(range(1, 131), alive, color=colour, linestyle=line, label=f"σ² = {s:g}")
 left.axvline(80, color="0.4", linewidth=0.8)
@@ -358,10 +359,10 @@ one that is held at $\beta = 0.8$, and two more seeds.
 
 # %%
 RATE, network = 5e-3, partial(vae.mlp, n=n, hidden=(64,), k=k)
-plan = designs.find("mnist-annealed", "quick")
+plan = plans.find("mnist-annealed", "quick")
 (snapshot,), rise = plan.snapshots, plan.members[0].beta
 fixed = [replace(m, beta=beta) for m in plan.members[:3] for beta in (rise, 1.0)] + [replace(plan.members[0], beta=0.8)]
-starts = [m for m in designs.find("mnist-sigma-init", "quick").members if m.sigma2 >= 0.01]
+starts = [m for m in plans.find("mnist-sigma-init", "quick").members if m.sigma2 >= 0.01]
 seeds = [replace(m, seed=seed) for m in starts if m.sigma2 == 1 for seed in (1, 2)]
 members = tuple(replace(m, learning_rate=RATE) for m in (*fixed, *starts, *seeds))
 print(f"{len(members)} members, {plan.epochs} epochs of {len(pixels) // plan.batch_size} steps, Adam at {RATE}")
@@ -382,7 +383,7 @@ def select(record, mask):
 # %% tags=["hide-input"]
 with_fixed = live.set_sigma2_rule.values == "fixed"
 annealed, plain = (
-    select(live, with_fixed & designs.is_annealed(live)),
+    select(live, with_fixed & records.is_annealed(live)),
     select(live, with_fixed & (live.set_beta.values == "1.0")),
 )
 held = select(live, live.set_beta.values == "0.8")
@@ -515,7 +516,7 @@ def missing(study):
 # %% tags=["hide-input"]
 def best_rates(record):
     """Of each configuration the member whose learning rate has the best final ELBO, the largest sigma2 first."""
-    return select(record, np.isin(np.arange(record.member.size), designs.best(record)))
+    return select(record, np.isin(np.arange(record.member.size), records.best(record)))
 
 
 figure5 = of_mnist("mnist-annealed", "mnist-fixed")
@@ -573,8 +574,8 @@ if more is None:
     print(missing("mnist-seeds"), "(it follows the other three)")
 else:
     print(records.label(more), f"\ninactive units (KL < {LEVELS[1]}) at the snapshot → at the end, for each seed")
-    for s in designs.SIGMA2:
-        for name, mask in (("annealed", designs.is_annealed(more)), ("β = 1", ~designs.is_annealed(more))):
+    for s in plans.SIGMA2:
+        for name, mask in (("annealed", records.is_annealed(more)), ("β = 1", ~records.is_annealed(more))):
             part = select(more, mask & (more.set_sigma2.values == s) & (more.set_sigma2_rule.values == "fixed"))
             counts = zip(inactive(part.snapshot_kl_per_unit[0]), inactive(part.kl_per_unit), strict=True)
             print(f"σ² = {s:<7g} {name:9s}", *(f"{a:4d} →{b:4d}  " for a, b in counts))
@@ -595,8 +596,8 @@ Now $\sigma^2$ is learned, by Adam like the weights. The paper does not say from
 # %% tags=["hide-input"]
 from_one = (live.set_sigma2_rule.values == "adam") & (live.set_sigma2.values == 1)
 ways = {
-    "annealed": select(live, from_one & designs.is_annealed(live)),
-    "β = 1": select(live, from_one & ~designs.is_annealed(live)),
+    "annealed": select(live, from_one & records.is_annealed(live)),
+    "β = 1": select(live, from_one & ~records.is_annealed(live)),
 }
 s = live.tuned_sigma2.values
 assert np.allclose(live.tuned_elbo, -n / 2 * (np.log(2 * np.pi * s) + 1) - live.kl.values, atol=1e-6)
@@ -667,7 +668,7 @@ def draw_thresholds(ax, record, lam, k):
     values, rising = (record.history_beta * record.history_sigma2).values, record.history_beta.values.min(axis=1) < 1
     colours = colormaps[plots.HEIGHT](np.linspace(0, 0.88, len(np.unique(record.set_sigma2))))
     for s, colour in zip(np.unique(record.set_sigma2), colours, strict=True):
-        for line, mask in (("-", designs.is_annealed(record)), ("--", ~designs.is_annealed(record))):
+        for line, mask in (("-", records.is_annealed(record)), ("--", ~records.is_annealed(record))):
             chosen = mask & (record.set_sigma2.values == s)
             ax.semilogy(record.epoch, values[:, chosen], line, color=colour)
         ax.plot([], [], color=colour, label=f"{s:g}")
@@ -680,7 +681,7 @@ def draw_thresholds(ax, record, lam, k):
 # %% tags=["hide-input"]
 def draw_ends(axes, record, n):
     """Final ELBO against the start, and KL against E/n with lines of equal ELBO."""
-    looks = (("annealed", designs.is_annealed(record), "o-", 0), ("β = 1", ~designs.is_annealed(record), "s--", 1))
+    looks = (("annealed", records.is_annealed(record), "o-", 0), ("β = 1", ~records.is_annealed(record), "s--", 1))
     for name, mask, look, colour in looks:
         part = record.isel(member=mask)
         style = {"color": plots.COLOURS[colour], "label": name, "markerfacecolor": "white" if colour else None}
@@ -731,7 +732,7 @@ start). Thin lines join equal ELBOs, of which the numbers in grey tell the value
 """
 
 # %% tags=["hide-input"]
-keys = zip(begun.set_sigma2.values, designs.is_annealed(begun), strict=True)
+keys = zip(begun.set_sigma2.values, records.is_annealed(begun), strict=True)
 ends = dict(zip(keys, begun.elbo.values, strict=True))
 small = [ends[s, False] for s in (0.1, 0.01)]
 assert min(small) > ends[1.0, False] + 5 and min(small) > ways["annealed"].elbo.values.mean()
@@ -760,7 +761,7 @@ else:
     (grid6,) = figure6
     print(records.label(grid6))
     best6 = best_rates(grid6)
-    ways6 = {"annealed": select(best6, designs.is_annealed(best6)), "β = 1": select(best6, ~designs.is_annealed(best6))}
+    ways6 = {"annealed": select(best6, records.is_annealed(best6)), "β = 1": select(best6, ~records.is_annealed(best6))}
     show_account(*ways6.values(), n_mnist)
     print("learning rates chosen:", *(f"{name}: {part.set_learning_rate.values[0]:g}" for name, part in ways6.items()))
     linear = spectrum.elbo(lam_mnist, k_mnist, spectrum.learned_sigma2(lam_mnist, k_mnist))
@@ -802,7 +803,7 @@ pairs = []
 if figure6 is not None:
     pairs.append((ways6["annealed"], ways6["β = 1"]))
     if more is not None and grid6.attrs["profile"] == "paper":
-        pairs.append((by_seed(more, designs.is_annealed(more)), by_seed(more, ~designs.is_annealed(more))))
+        pairs.append((by_seed(more, records.is_annealed(more)), by_seed(more, ~records.is_annealed(more))))
 if len(pairs) < 2:
     print(missing("mnist-seeds"), "(it follows the other three)")
 else:
@@ -824,7 +825,7 @@ else:
     draw_thresholds(axes[0], begun, lam_mnist, k_mnist)
     draw_ends(axes[1:], begun, n_mnist)
     _ = fig.suptitle(records.label(begun), fontsize=9.5)
-    for name, mask in (("annealed", designs.is_annealed(begun)), ("β = 1", ~designs.is_annealed(begun))):
+    for name, mask in (("annealed", records.is_annealed(begun)), ("β = 1", ~records.is_annealed(begun))):
         values = begun.elbo.values[mask]
         print(f"{name:9s} final ELBO over {len(values)} starts: from {values.min():.1f} to {values.max():.1f}")
 
@@ -1036,13 +1037,13 @@ it is far off. After how many epochs does it pass $\lambda_1$ on digits, from 10
 # log(start / λ_1) / rate steps.
 per_epoch = len(pixels) // plan.batch_size
 expected = np.log(10 / lam[0]) / RATE / per_epoch
-far = live.history_sigma2.values[:, (live.set_sigma2.values == 10) & ~designs.is_annealed(live)][:, 0]
+far = live.history_sigma2.values[:, (live.set_sigma2.values == 10) & ~records.is_annealed(live)][:, 0]
 passed = int(live.epoch.values[far < lam[0]][0])
 assert abs(passed - expected) < 4
 print(f"digits: expected after {expected:.0f} epochs, and annealing ends after {rise.epochs}; the run agrees to 4")
 for s in (30.0, 1.0):
-    epochs = [max(0.0, np.log(s / lam_mnist[0]) / rate / (60_000 // 128)) for rate in designs.RATES]
-    print(f"MNIST from {s:g}, learning rates {designs.RATES}: {listed(epochs)} epochs")
+    epochs = [max(0.0, np.log(s / lam_mnist[0]) / rate / (60_000 // 128)) for rate in plans.RATES]
+    print(f"MNIST from {s:g}, learning rates {plans.RATES}: {listed(epochs)} epochs")
 
 # %% [markdown]
 r"""

@@ -67,7 +67,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from helpers import celeba, data, designs, experiments, pictures, plots, records, spectrum, standing, studies, vae
+from helpers import celeba, data, experiments, plans, plots, reconstructions, records, spectrum, standing, studies, vae
 from helpers.moments import Moments, covariance_eigenvalues
 from helpers.scorecard import Scorecard
 
@@ -107,7 +107,7 @@ def layers(network, x):
 
 
 # %% tags=["hide-input"]
-model = designs.FACES()
+model = plans.FACES()
 with torch.no_grad():
     layers(model.encoder, torch.zeros(1, 64, 64, 3))
     layers(model.decoder, torch.zeros(1, 500))
@@ -139,9 +139,9 @@ for patch in patches[:64]:
     Image.fromarray(patch).save(file, "JPEG", quality=92, subsampling=0)
     changed.append((np.asarray(Image.open(file)) / 255 - patch / 255).ravel())
 changed = np.abs(changed)
-assert 1.6 < 255 * changed.mean() < 2.4 and (changed**2).mean() < min(designs.SIGMA2) / 4
+assert 1.6 < 255 * changed.mean() < 2.4 and (changed**2).mean() < min(plans.SIGMA2) / 4
 print(f"JPEG of quality 92: a pixel moves by {255 * changed.mean():.0f} of 256 levels on average,")
-print(f"its mean square is less than a quarter of the smallest fixed σ², {min(designs.SIGMA2)}")
+print(f"its mean square is less than a quarter of the smallest fixed σ², {min(plans.SIGMA2)}")
 
 # %% [markdown]
 r"""
@@ -192,7 +192,7 @@ lam_faces, count = celeba.eigenvalues()
 learned = spectrum.learned_sigma2(lam_faces, 500)
 print(f"{count:,} faces: variance per pixel and colour {lam_faces.sum() / n:.4f}, its sum {lam_faces.sum():.1f}")
 print("the best linear VAE with 500 latents, and the eigenvalues:")
-for s in designs.SIGMA2:
+for s in plans.SIGMA2:
     used, best = (lam_faces[:500] > s).sum(), spectrum.elbo(lam_faces, 500, s)
     print(f"σ² = {s:<6g} {(lam_faces > s).sum():5d} above it, {used} latents in use, ELBO {best:7,.0f} nats")
 best = spectrum.elbo(lam_faces, 500, learned)
@@ -202,7 +202,7 @@ print(f"σ² learned: {learned:.5f}, {(lam_faces[:500] > learned).sum()} latents
 fig, ax = plots.figure(width=7.4, height=3.8)
 for values, name, line in ((lam_faces, f"{count:,} faces", "-"), (lam[:511], "512 patches", "--")):
     ax.loglog(np.arange(1, values.size + 1), values, line, label=name)
-for s in designs.SIGMA2:
+for s in plans.SIGMA2:
     ax.axhline(s, color="0.6", linewidth=0.8)
     start = 12 if s == 0.05 else 1.1  # two of the lines are close
     ax.annotate(f"σ² = {s:g}", (start, s), (0, 2), textcoords="offset points", fontsize=9, color="0.35")
@@ -227,7 +227,7 @@ one learning rate a step while the gradient keeps its sign ([Exercise 10.3](10_a
 """
 
 # %% tags=["hide-input"]
-for rate in designs.FACE_RATES:
+for rate in plans.FACE_RATES:
     steps = np.log(1 / learned) / rate
     whole, ours = (steps / (images // 128) for images in (162_770, count))
     print(
@@ -245,8 +245,8 @@ and with them goes what annealing does for the paper by letting $\sigma^2$ come 
 
 # %% tags=["hide-input"]
 for study in ("faces-learned", "faces-fixed"):
-    print(designs.STUDIES[study].title)
-    for name, plan in designs.STUDIES[study].plans.items():
+    print(plans.STUDIES[study].title)
+    for name, plan in plans.STUDIES[study].plans.items():
         rates = sorted({member.learning_rate for member in plan.members})
         text = f"{plan.epochs} epochs, batches of {plan.batch_size}, learning rates {rates}, {plan.precision}"
         print(f"  {name}: {len(plan.members)} members on {plan.data}, {text}")
@@ -261,7 +261,7 @@ ones. The network is a smaller one, with three convolutions and 64 latents, and 
 """
 
 # %%
-plan, fixed_plan = (designs.find(study, "quick") for study in ("faces-learned", "faces-fixed"))
+plan, fixed_plan = (plans.find(study, "quick") for study in ("faces-learned", "faces-fixed"))
 members = plan.members + fixed_plan.members
 live, run = experiments.run(replace(plan, members=members), "faces-learned-and-fixed", "quick")
 rising = plan.members[1].beta
@@ -280,7 +280,7 @@ def part(record, mask):
 
 def with_and_without(record):
     """Records of the members whose sigma2 is learned, annealed and not."""
-    is_learned, annealed = record.set_sigma2_rule.values != "fixed", designs.is_annealed(record)
+    is_learned, annealed = record.set_sigma2_rule.values != "fixed", records.is_annealed(record)
     return {"annealed": part(record, is_learned & annealed), "β = 1": part(record, is_learned & ~annealed)}
 
 
@@ -312,7 +312,7 @@ COLUMNS = ("σ²", "E/n", "ELBO", "KL", "KL > 0.1", "KL > 0.01", "λ > σ²")
 def account(record, lam):
     """Print where each member ends, beside the number of eigenvalues above its sigma2."""
     print("{:32s}{:>9s}{:>9s}{:>10s}{:>8s}{:>10s}{:>10s}{:>8s}".format("", *COLUMNS))
-    k, kinds = record.unit.size, np.where(designs.is_annealed(record), "annealed", "β = 1")
+    k, kinds = record.unit.size, np.where(records.is_annealed(record), "annealed", "β = 1")
     for one, kind in zip((record.isel(member=m) for m in range(record.member.size)), kinds, strict=True):
         rule = "fixed" if one.set_sigma2_rule == "fixed" else "learned"
         used = [k - inactive(one.kl_per_unit, level) for level in (0.1, 0.01)]
@@ -350,7 +350,7 @@ variances.
 error, elbo = fixed.tuned_sigma2.values, fixed.elbo.values
 assert (error > 0.005).all() and elbo[3] < elbo[:3].min() - 10_000
 print("σ² = 0.001: the error per pixel is more than five times as large, and the ELBO is far below the others")
-linear = [spectrum.elbo(lam, live.unit.size, s) for s in designs.SIGMA2]
+linear = [spectrum.elbo(lam, live.unit.size, s) for s in plans.SIGMA2]
 least = lam[live.unit.size :].sum() / n
 assert linear[3] < 0 < linear[2] and least > 0.005
 print("the best linear VAE with as many latents: ELBO", *(f"{value:,.0f}" for value in linear), f"(E/n ≥ {least:.4f})")
@@ -374,10 +374,10 @@ corner is $z(1, 1) = b + c - a$.
 """
 
 # %%
-plots.show_source(pictures.reconstruct)
+plots.show_source(reconstructions.reconstruct)
 
 # %%
-plots.show_source(pictures.latent_plane)
+plots.show_source(reconstructions.latent_plane)
 
 # %%
 best_live = int(np.argmax(live.elbo.values[:2]))  # of the two with learned variance
@@ -385,7 +385,7 @@ network = run.stack.member(best_live)
 images = patches[list(plan.pictures)]
 corners = torch.tensor(images[:3]) / 255
 with torch.no_grad():
-    plane, decoded = pictures.latent_plane(network, corners), pictures.reconstruct(network, corners)
+    plane, decoded = reconstructions.latent_plane(network, corners), reconstructions.reconstruct(network, corners)
     means = network.encode(corners)[0]
     fourth = network.decode((means[1] + means[2] - means[0])[None])[0]
 for found, expected in zip((plane[0, 0], plane[0, -1], plane[-1, 0], plane[-1, -1]), (*decoded, fourth), strict=True):
@@ -407,7 +407,7 @@ def mosaic(ax, images, title):
 # %% tags=["hide-input"]
 def draw_pictures(record, m, originals=None):
     """Figures 10 and 11 of member m: reconstructions, below the originals where these may be shown, and the plane."""
-    found, plane = pictures.from_record(record.reconstructed[m]), pictures.from_record(record.plane[m])
+    found, plane = reconstructions.from_record(record.reconstructed[m]), reconstructions.from_record(record.plane[m])
     rows, title = [found[:4], found[4:]], "eight reconstructions"
     if originals is not None:
         rows, title = (
@@ -453,13 +453,13 @@ def of_faces(study):
     if longer is not None and profile in ("quick", "paper"):
         return longer
     record = records.largest(study) if profile == "quick" else studies.obtain(study, profile)
-    return record if record is None else record.isel(member=designs.best(record))
+    return record if record is None else record.isel(member=records.best(record))
 
 
 def missing(study):
     """What to say where there is no record."""
     command = f"python -m helpers.studies run {study} --profile paper --device cuda"
-    return f"no recorded run yet; make one with: {command}, and put it into src/helpers/records"
+    return f"no recorded run yet; make one with: {command}, and put it into src/helpers/recorded"
 
 
 # %% tags=["hide-input"]
@@ -568,7 +568,7 @@ linear map either. So this is a yardstick here, and no proven floor as with the 
 """
 
 # %% tags=["hide-input"]
-WIDTH = designs.FACES.keywords["dense"]
+WIDTH = plans.FACES.keywords["dense"]
 for k in (WIDTH, 500):
     s = spectrum.learned_sigma2(lam_faces, k)
     print(f"best linear VAE with {k} latents: σ² = {s:.5f}, ELBO {spectrum.elbo(lam_faces, k, s):,.0f} nats")
@@ -638,12 +638,12 @@ _ = judge(
 def by_sigma2(quantity):
     """Averages over the seeds, for each fixed sigma2 from large to small."""
     values = faces_fixed[quantity].values
-    return np.array([values[faces_fixed.set_sigma2.values == s].mean() for s in designs.SIGMA2])
+    return np.array([values[faces_fixed.set_sigma2.values == s].mean() for s in plans.SIGMA2])
 
 
 _ = judge(
     "Figure 9",
-    f"the smaller σ² ({', '.join(map(str, designs.SIGMA2))}), the higher the ELBO at the end of training",
+    f"the smaller σ² ({', '.join(map(str, plans.SIGMA2))}), the higher the ELBO at the end of training",
     faces_fixed,
     lambda: np.diff(by_sigma2("elbo")) > 0,
     '"the same general pattern emerged as in Figure 3"',
@@ -674,7 +674,7 @@ def variance_left():
 # %% tags=["hide-input"]
 def largest_steps():
     """Of the way from corner to corner the share of the largest of the four steps, along each side of the plane, (4,)."""
-    grid = pictures.from_record(faces.plane[shown]).astype(float).reshape(5, 5, -1)
+    grid = reconstructions.from_record(faces.plane[shown]).astype(float).reshape(5, 5, -1)
     sides = np.stack([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
     steps = np.linalg.norm(np.diff(sides, axis=1), axis=-1).max(axis=1)
     return steps / np.maximum(np.linalg.norm(sides[:, -1] - sides[:, 0], axis=-1), 1e-9)
