@@ -233,6 +233,19 @@ def test_pointing_at_an_equation_or_a_citation_shows_it(built, chromium):
     assert said == more == []
 
 
+def test_paper_has_what_is_folded(built, chromium, tmp_path):
+    page, said = opened(chromium, built / "html" / "notebooks" / "08_engine.html", VIEWS["desk"])
+    folds = page.locator("article details")
+    assert folds.count() > 5 and page.locator("article details[open]").count() == 0
+    page.evaluate("""() => addEventListener("beforeprint", () => {
+      document.title = [...document.querySelectorAll("article details")].filter(fold => fold.open).length;
+    })""")
+    page.pdf(path=tmp_path / "page.pdf")
+    assert page.title() == str(folds.count())
+    assert page.locator("article details[open]").count() == 0 and said == []
+    page.context.close()
+
+
 def soup(built, name):
     return BeautifulSoup((built / "html" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
 

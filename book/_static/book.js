@@ -80,4 +80,12 @@
     addEventListener("resize", reachable);
     document.addEventListener("toggle", reachable, true);
   });
+
+  // Paper has what is folded, too.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("article details:not([open])")];
+    opened.forEach(fold => { fold.open = true; });
+  });
+  addEventListener("afterprint", () => opened.forEach(fold => { fold.open = false; }));
 })();
