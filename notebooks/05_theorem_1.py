@@ -1360,20 +1360,19 @@ $$ \frac{\varepsilon^2}2 \Big[ \frac{\lambda - l^2}{s \kappa} - \frac1\kappa \Bi
 So the curvature is $(\lambda/\kappa - 1)/s$, for a zero column ($l = 0$, $\kappa = s$) and for a used one
 alike. In the second case the curve begins to *exchange* the used eigenvector for a better one. $\square$
 
-**Proof of (b).** Let $q$ be the number of nonzero columns. If some column is zero, the smallest $\kappa_i$ is
-$s$, so all free eigenvalues are at most $s$: the used ones, all above $s$, are all the eigenvalues above
-$s$, and $q = \#\{\lambda > s\} \le k$. If no column is zero, $q = k$ eigenvalues above $s$ are used and no
-free one exceeds any of them. In both cases the used eigenvalues are, with ties counted, the
-$q = \min(k, \#\{\lambda > s\})$ largest. $C$ has the eigenvalue $\kappa_i = \lambda_i$ along each used
+**Proof of (b).** The gap is never negative and is zero at $W$, so $\nabla g = 0$ there and
+$\nabla \ell = \nabla F + \nabla g = 0$: $W$ is a stationary point of the likelihood, and $\kappa_i$ is what chapter 2
+calls $k_i$. By [Theorem 2.2](02_stability.ipynb#which-stationary-points-are-stable-and-why) it is a global maximum of
+$\ell$ at this $s$, and by its proof the used eigenvalues are, with ties counted, the
+$q = \min(k, \#\{\lambda > s\})$ largest. (For $k > n$ some columns are zero. Leave out such until $n$ columns remain:
+$C$ stays as it is, and so do all the $C$ that other $W$ can have.)
+$C$ has the eigenvalue $\kappa_i = \lambda_i$ along each used
 eigenvector and $s$ elsewhere, so
 
 $$ \ell(W) = -\tfrac12 \Big[ n \log 2\pi + \sum_{i \le q} (\log \lambda_i + 1) + (n - q) \log s
 + \frac1s \sum_{i > q} \lambda_i \Big] , $$
 
-which depends on the $q$ largest eigenvalues and not on the choice of eigenvectors. It is the global maximum
-of $\ell$ at this $s$, by Steps 2 and 3 of [Eq. 7](01_ppca.ipynb#equation-7) (which hold for $k = n$ as
-well, with empty sums over $i > k$; and for $k > n$ the matrices $C = W W^\top + sI$ are those of $k = n$).
-Finally, for every $W'$, $F(W') \le \ell(W') \le \ell(W) = F(W)$.
+which the proof of Theorem 5.5 will use. Finally, for every $W'$, $F(W') \le \ell(W') \le \ell(W) = F(W)$.
 $\square$
 
 The last line is the other direction that the equality at the point leaves open, and it needs nothing but
