@@ -73,7 +73,13 @@ def faces(split="train"):
 
 
 def crop(image):
-    """The central square of an image of `PIL.Image`, resized: (64, 64, 3) uint8."""
+    """The central square of an `image` of `PIL.Image`, resized: (64, 64, 3) uint8.
+
+    Raises
+    ------
+    ValueError
+        When the image is smaller than the square.
+    """
     from PIL import Image
 
     if min(instance("image", image, Image.Image).size) < CROP:
@@ -147,7 +153,26 @@ def _part_name(split):
 
 
 def write_part(source, split, folder):
-    """Write the pack of one part alone, from a pack of more; returns its path. It is what a GPU machine needs."""
+    """Write the pack of one part alone, from a pack of more. It is what a GPU machine needs.
+
+    Parameters
+    ----------
+    source : path
+        Of the pack.
+    split : {"train", "valid", "test"}
+    folder : path
+        Where to write.
+
+    Returns
+    -------
+    path
+        Of the new pack.
+
+    Raises
+    ------
+    ValueError
+        When the source is no pack, or has no images of that part.
+    """
     jpegs = _jpegs(source, one_of("split", split, SPLITS))
     if not jpegs:
         raise ValueError(f"{source} is a pack without {split} images; expected some")
@@ -168,7 +193,13 @@ def eigenvalues():
 
 
 def record_eigenvalues(folder):
-    """Write the record of `eigenvalues` into `folder`: some minutes, and gigabytes of memory."""
+    """Write the record of `eigenvalues` into `folder`: some minutes, and gigabytes of memory.
+
+    Raises
+    ------
+    ValueError
+        When the images found are not those of the pack.
+    """
     folder, x = folder_to_write("folder", folder), faces("train")
     if len(x) != PACKED["train"][0]:
         raise ValueError(f"there are {len(x)} training images; expected the {PACKED['train'][0]} of the pack")

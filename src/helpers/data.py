@@ -1,9 +1,9 @@
 """Data sets: bundled, synthetic, and MNIST with its recorded moments (Appendix D).
 
-MNIST is looked for in ``$BOOK_DATA``, then in the user's cache, then downloaded through torchvision into that
-cache, and its checksum is verified wherever it comes from. A file under ``$BOOK_DATA``, or linked into the cache,
-is the reader's and never touched. The linear chapters need only MNIST's moments, which travel with the package as
-exact integer sums. ``python -m helpers.data`` makes those records again.
+Serves chapters 00 to 11. MNIST is looked for in ``$BOOK_DATA``, then in the user's cache, then downloaded through
+torchvision into that cache, and its checksum is verified wherever it comes from. A file under ``$BOOK_DATA``, or linked
+into the cache, is the reader's and never touched. The linear chapters need only MNIST's moments, which travel with the
+package as exact integer sums. ``python -m helpers.data`` makes those records again.
 """
 
 import argparse
@@ -40,7 +40,14 @@ MOMENT_RECORDS = {"train": "mnist-moments-60000.npz", "subset": "mnist-moments-1
 
 
 def digits():
-    """scikit-learn's bundled handwritten digits, (1797, 64) float64 in [0, 1]: 8 x 8 pixels, 17 grey levels."""
+    """scikit-learn's bundled handwritten digits, (1797, 64) float64 in [0, 1]: 8 x 8 pixels, 17 grey levels.
+
+    Examples
+    --------
+    >>> x = digits()
+    >>> x.shape, float(x.min()), float(x.max())
+    ((1797, 64), 0.0, 1.0)
+    """
     from sklearn.datasets import load_digits
 
     return load_digits().data / 16.0
@@ -98,6 +105,11 @@ def synthetic_ppca(count, eigenvalues, k, seed, mean=None):
     x : (N, n) ndarray
     W, mu, sigma2
         The truth: (n, k), (n,), float.
+
+    Raises
+    ------
+    ValueError
+        When the eigenvalues are not descending, or the last n - k of them differ.
     """
     eigenvalues = finite_array("eigenvalues", eigenvalues, ("n",))
     n = eigenvalues.size
@@ -214,9 +226,14 @@ def mnist_moments(which="train"):
 
 
 def integer_sums(images):
-    """Exact sums of uint8 images (N, 28, 28) or (N, n): `total` (n,) and the upper triangle of `products`, uint32.
+    """Exact sums of uint8 `images`, (N, 28, 28) or (N, n): `total` (n,) and the upper triangle of `products`, uint32.
 
     Both fit because 60,000 times 255 squared is below 2^32; float64 holds every partial sum exactly.
+
+    Raises
+    ------
+    ValueError
+        When the images are not uint8, or more than 66,051.
     """
     x = plain_array("images", images, "bytes (N, ...)")
     if x.dtype != np.uint8 or x.ndim < 2 or x.size == 0 or len(x) * 255**2 >= 2**32:

@@ -1,9 +1,9 @@
 """The equation ledger: which equation was checked, by what means, to what error; and what was proved exactly.
 
-A chapter opens a `Ledger` and passes every check through it. A check compares two computations of the same
-quantity, prints one line that is the same on every machine, and raises when they differ. A certificate decides a
-claim in exact arithmetic, with no tolerance. When the environment variable ``BOOK_LEDGER`` names a folder, both are
-also written there as JSON; the book's ledger and errata pages are made from those files.
+Serves chapters 00 to 08. Each opens a `Ledger` and passes every check through it. A check compares two computations
+of the same quantity, prints one line that is the same on every machine, and raises when they differ. A certificate
+decides a claim in exact arithmetic, with no tolerance. When the environment variable ``BOOK_LEDGER`` names a folder,
+both are also written there as JSON; the book's ledger and errata pages are made from those files.
 """
 
 import json
@@ -50,7 +50,18 @@ class CheckFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One check of one equation, as the ledger page lists it."""
+    """One check of one equation, as the ledger page lists it.
+
+    Attributes
+    ----------
+    equation : int
+        The paper's number.
+    notebook, method, kind : str
+        The chapter, what was compared with what, and which of `KINDS` that is.
+    error, tolerance : float
+        Relative error found, and accepted.
+    passed : bool
+    """
 
     equation: int
     notebook: str
@@ -63,7 +74,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Certificate:
-    """One claim that was decided exactly, as the ledger page lists it."""
+    """One claim that was decided exactly, as the ledger page lists it.
+
+    Attributes
+    ----------
+    claim, notebook : str
+        What is proved, and in which chapter.
+    arithmetic : str
+        One of `ARITHMETIC`.
+    evidence : str
+        The two numbers and the relation between them, as text.
+    erratum : str
+        Words of the row of the errata page that it decides; "" for none.
+    passed : bool
+    """
 
     claim: str
     notebook: str
@@ -77,6 +101,20 @@ def relative_error(value, reference):
     """Largest absolute difference of two arrays of one shape, relative to the largest entry of `reference`.
 
     A NaN in `value`, or a difference of shape, makes the error infinite.
+
+    Parameters
+    ----------
+    value, reference : array_like
+        The reference without NaN, and not all zeros.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        When the reference has NaN or is all zeros, so that there is no scale.
     """
     value, reference = _numbers("value", value), _numbers("reference", reference)
     if np.isnan(reference).any():
@@ -165,6 +203,14 @@ class Ledger:
     ----------
     notebook : str
         Name of the chapter, without suffix, for instance ``"01_ppca"``.
+
+    Examples
+    --------
+    >>> ledger = Ledger("00_example")
+    >>> ledger.check(4, "log 2, by a series and by the library", "library", 0.6931471805, 0.6931471806, tolerance=1e-9)
+    Eq. 4 · library · log 2, by a series and by the library: relative error below 1e-09
+    >>> ledger.certify("a half and a third are less than one", Fraction(1, 2) + Fraction(1, 3), "<", 1)
+    Exact · rational · a half and a third are less than one: 5/6 < 1
     """
 
     def __init__(self, notebook):
@@ -192,6 +238,8 @@ class Ledger:
         ------
         CheckFailed
             When the error exceeds the tolerance.
+        ValueError
+            When an argument is bad: a tolerance from 0.1, say, or a reference of zeros.
         """
         integer("equation", equation, 1, 32)
         one_of("kind", kind, KINDS)
