@@ -39,14 +39,14 @@ def modules():
 
 @cache
 def imports(name):
-    """The public modules that a module of the package imports itself, a frozenset of names."""
+    """The modules of the package that one of them imports itself, a frozenset of names."""
     tree = ast.parse(pairs.module_file(name, PACKAGE).read_text(encoding="utf-8"))
-    return frozenset(other for other in pairs.imported(tree, PACKAGE, name) - {name} if not other.startswith("_"))
+    return frozenset(pairs.imported(tree, PACKAGE, name) - {name, "__init__"})
 
 
 @cache
 def layer(name):
-    """The layer of a module: 1 where it imports no other of the public ones, else one above the highest of them."""
+    """The layer of a module: 1 where it imports no other, else one above the highest of those that it imports."""
     return 1 + max(map(layer, imports(name)), default=0)
 
 
@@ -68,7 +68,7 @@ def write(folder):
     """Write the page of each module into `folder`."""
     folder.mkdir()
     for name in modules():
-        below = ", ".join(f"[{other}]({other}.md)" for other in sorted(imports(name)))
+        below = ", ".join(f"[{other}]({other}.md)" for other in sorted(imports(name)) if other[0] != "_")
         place = f"Layer {layer(name)} of [the package](../api.md)" + (f", on {below}." if below else ".")
         (folder / f"{name}.md").write_text(PAGE.format(name=name, place=place), encoding="utf-8")
 
