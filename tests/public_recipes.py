@@ -697,7 +697,7 @@ def files_and_figures(folder):
             reconstructions.variables,
             {
                 "stack": thing(ensemble.Stack([vae.conv(8, (3, 2), 4, 2)])),
-                "x": a(np.zeros((3, 8, 8, 3), np.uint8), same="list"),
+                "x": Given(np.zeros((3, 8, 8, 3), np.uint8), "array", same="uint8", takes="taller, wider"),
                 "device": choice("cpu", extra={"cuda": lambda: "cuda:7"}),
             },
         ),
@@ -866,7 +866,7 @@ def deep(folder, closing):
         "activation": function(nn.ReLU, takes="other object", extra={"not a layer": lambda: int}),
         "sigma2": pos(0.5),
     }
-    return {
+    found = {
         "vae.VAE": Recipe(
             lambda **arguments: vae.VAE(**arguments).log_sigma2,
             {"encoder": thing(nn.Linear(3, 4)), "decoder": thing(nn.Linear(2, 3)), "sigma2": pos(0.5)},
@@ -938,7 +938,7 @@ def deep(folder, closing):
             checkpoint.identity,
             {
                 "run": thing(run),
-                "x": a(X, takes="wider, taller, array"),
+                "data": word("5e" * 32),
                 "batch_size": whole(2),
                 "precision": choice("float32"),
             },
@@ -986,7 +986,7 @@ def deep(folder, closing):
         "ensemble.Member.rate_at": Recipe(member.rate_at, {"epoch": whole(1, takes="zero"), "epochs": whole(2)}),
         "ensemble.Member.betas": Recipe(
             ensemble.Member(beta=lambda elapsed: 1.0).betas,
-            {"epochs": whole(2), "steps": whole(3), "name": word("beta", takes=f"{SCALARS}, other")},
+            {"epochs": whole(2), "steps": whole(3), "name": word("beta")},
         ),
         "ensemble.digest": Recipe(ensemble.digest, {"values": a(X, takes="wider")}),
         "ensemble.Run.start": Recipe(
@@ -994,7 +994,7 @@ def deep(folder, closing):
             {
                 "build": function(build, extra={"gives None": lambda: lambda: None}),
                 "members": many([member], extra={"Nones": lambda: [None]}),
-                "sample": tensor(T[:2]),
+                "sample": tensor(T[:2], "x"),
                 "epochs": whole(2),
                 "steps": whole(2),
                 "device": runs["device"],
@@ -1043,7 +1043,8 @@ def deep(folder, closing):
             },
         ),
         "evaluation.evaluate": Recipe(
-            evaluation.evaluate, {"stack": thing(stack), "x": a(x, same="list"), "device": runs["device"]}
+            evaluation.evaluate,
+            {"stack": thing(stack), "x": Given(x, "array", same="float32", takes="array"), "device": runs["device"]},
         ),
         "evaluation.unit_statistics": Recipe(evaluation.unit_statistics, {"stack": thing(stack), "data": tensor(T)}),
         "plans.Plan": Recipe(
@@ -1212,6 +1213,11 @@ def deep(folder, closing):
             (SystemExit,),
         ),
     }
+    given = {name: one for name, one in found["train.train"].arguments.items() if name not in ("build", "members")}
+    given["x"] = dataclasses.replace(given["x"], takes="array, wider")
+    found["train.checked"] = Recipe(lambda **arguments: train.checked(**arguments) and None, given)
+    found["train.interrupts"] = Recipe(lambda: train.interrupts() and None, {})
+    return found
 
 
 @contextlib.contextmanager

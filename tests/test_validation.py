@@ -16,6 +16,7 @@ from helpers._validation import (
     folder_to_write,
     instance,
     integer,
+    integers,
     non_negative,
     one_of,
     path_of,
@@ -23,6 +24,7 @@ from helpers._validation import (
     positive,
     record_with,
     refuse_below_rounding,
+    samples,
     weighed,
     words,
 )
@@ -131,6 +133,24 @@ def test_numbers():
             integer("k", bad, 1, 3)
     with pytest.raises(ValueError, match="m is 1, of type int; expected dict or list"):
         instance("m", 1, (dict, list))
+
+
+def test_several_integers():
+    assert (
+        integers("epochs", (epoch for epoch in (np.int64(2), 3)), 1, 3) == [2, 3] and integers("epochs", [], 1, 3) == []
+    )
+    for bad in ([0], [4], [1.0], [True], "12", b"1", None, 1, {"a": 1}):
+        with pytest.raises(ValueError, match=r"^epochs is"):
+            integers("epochs", bad, 1, 3)
+
+
+def test_samples_are_bytes_or_float32():
+    for good in (np.zeros((2, 3), np.uint8), torch.ones(2, 3, 4), pd.DataFrame(np.ones((2, 3), np.float32))):
+        assert samples("x", good).shape == tuple(good.shape)
+    nan = np.full((2, 3), np.nan, np.float32)
+    for bad in ([[1, 2]], None, "x", np.zeros((2, 3)), np.zeros(3, np.uint8), np.zeros((0, 3), np.uint8), nan):
+        with pytest.raises(ValueError, match=r"^x (is|contains)"):
+            samples("x", bad)
 
 
 def test_a_product_that_leaves_float64_is_refused():

@@ -88,6 +88,20 @@ def _from_objects(array):
     return numbers_of
 
 
+def samples(name, value):
+    """Return `value` as an ndarray (N, ...) of uint8 or float32, all finite, or raise ``ValueError``."""
+    expected = "a uint8 or float32 array (N, ...)"
+    if isinstance(value, (list, tuple, str, bytes, dict)) or value is None:
+        raise ValueError(f"{name} is {type(value).__name__}; expected {expected}")
+    array = plain_array(name, value, expected)
+    if array.dtype not in (np.uint8, np.float32) or array.ndim < 2 or not array.size:
+        remedy = ": uint8 holds 0 to 255 and is used as x / 255, float32 as it is; take .astype of the one you mean"
+        remedy = "" if array.dtype in (np.uint8, np.float32) else remedy
+        raise ValueError(f"{name} is {array.dtype} array of shape {array.shape}; expected {expected}{remedy}")
+    refuse_not_finite(name, array)
+    return array
+
+
 def finite_array(name, value, shape, truth=False, largest=np.inf):
     """Return `value` as a new float64 array of the given shape, or raise ``ValueError``.
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from helpers._files import remove_parts, whole
-from helpers._validation import brief, file_of, instance, integer, integers, non_negative, one_of, plain_array
+from helpers._validation import brief, file_of, instance, integer, integers, non_negative, one_of, words
 from helpers.collapse import UnitStatistics
 from helpers.ensemble import PRECISIONS, Run, digest
 from helpers.vae import architecture
@@ -120,25 +120,24 @@ def progress(path):
         raise ValueError(f"{path} is no readable checkpoint: {error}. Remove it to start anew") from error
 
 
-def identity(run, x, batch_size, precision):
+def identity(run, data, batch_size, precision):
     """What tells one run from another, as plain values: the settings that a checkpoint is written with.
 
     Parameters
     ----------
     run : ensemble.Run
-    x : (N, ...) ndarray
-        The data.
+    data : str
+        Checksum of the data.
     batch_size : int
     precision : str
     """
     instance("run", run, Run)
-    x = np.ascontiguousarray(plain_array("x", x))
     settings = {
         "members": [member.describe() for member in run.members],
         "network": architecture(run.stack.module),
         "parameters": {name: list(p.shape) for name, p in run.stack.parameters.items()},
-        "data": hashlib.sha256(x).hexdigest(),
-        "batch_size": integer("batch_size", batch_size, 1, len(x)),
+        "data": words("data", data),
+        "batch_size": integer("batch_size", batch_size, 1, 2**31),
         "precision": one_of("precision", precision, PRECISIONS),
         "beta": [_schedule(member, values) for member, values in zip(run.members, run.betas, strict=True)],
     }

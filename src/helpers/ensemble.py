@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from helpers._validation import brief, finite_array, instance, integer, non_negative, one_of, positive
+from helpers._validation import brief, finite_array, instance, integer, non_negative, one_of, positive, words
 from helpers.vae import architecture, find_device, scaled
 
 RULES = ("fixed", "adam", "closed form")
@@ -96,7 +96,11 @@ class Member:
 
     def betas(self, epochs, steps, name="beta"):
         """The weight of the KL term at every step of a run, (epochs, steps), all checked; messages call it `name`."""
-        epochs, steps = integer("epochs", epochs, 1, 2**31), integer("steps", steps, 1, 2**31)
+        epochs, steps, name = (
+            integer("epochs", epochs, 1, 2**31),
+            integer("steps", steps, 1, 2**31),
+            words("name", name),
+        )
         if not callable(self.beta):
             values = np.broadcast_to(self.beta, (epochs, steps))
         elif epochs * steps > MOST_STEPS:
@@ -332,6 +336,8 @@ class Run:
         _refuse_no_members(members)
         if not callable(build) or isinstance(build, nn.Module):
             raise ValueError(f"build is {brief(build)}; expected what makes a VAE")
+        if not isinstance(sample, torch.Tensor) or sample.ndim < 2 or not len(sample) or sample.is_meta:
+            raise ValueError(f"sample is {brief(sample)}; expected a tensor (B, ...), of uint8 or float32")
         betas = [member.betas(epochs, steps, f"beta of members[{m}]") for m, member in enumerate(members)]
         stack, M = Stack([_built(build, member) for member in members], device), len(members)
         k = _latents(stack, sample)

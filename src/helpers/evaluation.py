@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from helpers import collapse
-from helpers._validation import brief, instance, integer, plain_array
+from helpers._validation import brief, instance, integer, samples
 from helpers.ensemble import Stack
 from helpers.vae import find_device, has_float64, scaled, wide
 
@@ -68,7 +68,8 @@ def unit_statistics(stack, data):
         outputs = [_encode(model, scaled(batch)) for batch in batches]
         return collapse.unit_statistics(*(torch.cat(part) for part in zip(*outputs, strict=True)))._asdict()
 
-    return _of_each(stack, range(len(stack)), measure, UNITS, scaled(data[:1]))
+    k = _latents("data", stack, scaled(data[:1]))
+    return _of_each(stack, range(len(stack)), measure, UNITS, k)
 
 
 @torch.no_grad()
@@ -91,9 +92,7 @@ def evaluate(stack, x, device="cpu"):
         (M,) for each of `FINAL`, (M, k) for each of `UNITS`.
     """
     instance("stack", stack, Stack)
-    x, device = plain_array("x", x, "an array (N, ...)"), find_device(device)
-    if x.ndim < 2 or not x.size:
-        raise ValueError(f"x has shape {x.shape}; expected (N, ...)")
+    x, device = samples("x", x), find_device(device)
     stays = has_float64(device)
     rows = rows_at_a_time(x[0].size)
 
@@ -114,17 +113,26 @@ def evaluate(stack, x, device="cpu"):
         found = collapse.evaluate(batches, lambda x: _encode(model, x), lambda z: decode(model, z), sigma2)
         return {name: getattr(found, name) for name in FINAL + UNITS}
 
+    k = _latents("x", stack, scaled(torch.tensor(x[:1], device=device)))
     numbers = tqdm(range(len(stack)), "evaluating", unit="member", delay=2)
-    return _of_each(stack, numbers, measure, FINAL + UNITS, scaled(torch.tensor(x[:1], device=device)))
+    return _of_each(stack, numbers, measure, FINAL + UNITS, k)
 
 
-def _of_each(stack, numbers, measure, names, sample):
+def _latents(name, stack, sample):
+    try:
+        return stack.member(0).encode(sample)[0].shape[1]
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{name} has samples of shape {tuple(sample.shape[1:])}; the networks fail: {error}"
+        ) from error
+
+
+def _of_each(stack, numbers, measure, names, k):
     """What `measure` says of each member, by name, stacked; NaN throughout where it raises `NotFinite`."""
     rows = []
     for m in numbers:
         try:
             rows.append(measure(stack.member(m)))
         except NotFinite:
-            k = stack.member(m).encode(sample)[0].shape[1]
             rows.append({name: np.full(k, np.nan) if name in UNITS else np.nan for name in names})
     return {name: np.stack([row[name] for row in rows]) for name in names}

@@ -126,6 +126,7 @@ class Lockstep:
 
     def generator(self, seed):
         """What a seed draws in one epoch depends on nothing else, so that an interrupted epoch can be done again."""
+        seed = integer("seed", seed, 0, 2**32 - 1)
         state = np.random.SeedSequence([seed, self.run.epoch]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.device).manual_seed(int(state) >> 1)
 

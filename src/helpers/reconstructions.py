@@ -7,7 +7,7 @@ NetCDF 3 file has signed bytes alone.
 import numpy as np
 import torch
 
-from helpers._validation import brief, instance, integer, plain_array
+from helpers._validation import brief, instance, integer, plain_array, samples
 from helpers.ensemble import Stack
 from helpers.vae import find_device, scaled
 
@@ -102,7 +102,7 @@ def variables(stack, x, device="cpu"):
     dict of str to (dimensions, ndarray)
     """
     instance("stack", stack, Stack)
-    x = plain_array("x", x, "images (B, height, width, colours)")
+    x = samples("x", x)
     if x.ndim != 4 or len(x) < 3:
         raise ValueError(f"x has shape {x.shape}; expected (B, height, width, colours), at least three images")
     images = scaled(torch.tensor(x, device=find_device(device)))

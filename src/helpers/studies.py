@@ -149,8 +149,9 @@ def pending(study, profile, blocks, out, resuming):
         block is recorded in part.
     """
     out = path_of("out", out)
-    if not isinstance(blocks, (list, tuple)) or not blocks:
+    if not isinstance(blocks, (list, tuple)) or not blocks or not all(isinstance(block, range) for block in blocks):
         raise ValueError(f"blocks is {brief(blocks)}; expected a list of ranges of members")
+    instance("resuming", resuming, bool)
     checkpoints = [out / records.file_name(study, profile, block, "safetensors") for block in blocks]
     begun = [path for path in checkpoints if path.exists()]
     owner = {
@@ -158,7 +159,7 @@ def pending(study, profile, blocks, out, resuming):
     }
     begun += [owner[m] for block in blocks for m in block if m in owner]
     these = f"members {blocks[0].start}:{blocks[-1].stop}"
-    if begun and not instance("resuming", resuming, bool):
+    if begun and not resuming:
         raise ValueError(f"{these} were begun before: {begun[0]} exists. Resume, or remove it to start anew")
     if resuming and not begun:
         raise ValueError(f"{these} cannot be resumed: {out} has no checkpoint like {checkpoints[0].name}. Run them")

@@ -6,6 +6,7 @@ seed and the epoch's number, so a run that was stopped and resumed goes on exact
 """
 
 import contextlib
+import hashlib
 import signal
 import sys
 import threading
@@ -23,8 +24,7 @@ from helpers._validation import (
     integers,
     non_negative,
     one_of,
-    plain_array,
-    refuse_not_finite,
+    samples,
 )
 from helpers.ensemble import PRECISIONS, Run, warn_of_long_schedules
 from helpers.lockstep import Lockstep, keep_freed_memory
@@ -93,7 +93,7 @@ def train(
     )
     warn_of_long_schedules(members, epochs)
     run = Run.start(build, members, torch.tensor(x[:2]), epochs, len(x) // batch_size, device)
-    settings = checkpoint.identity(run, x, batch_size, precision)
+    settings = checkpoint.identity(run, hashlib.sha256(x).hexdigest(), batch_size, precision)
     with contextlib.ExitStack() as held:
         if path is not None:
             held.enter_context(checkpoint.alone(path))
@@ -132,16 +132,8 @@ def checked(x, epochs, batch_size, snapshots, device, precision, path, checkpoin
     ValueError
         When one is bad.
     """
-    expected = "a uint8 or float32 array (N, ...)"
-    if isinstance(x, (list, tuple, str, bytes, dict)) or x is None:
-        raise ValueError(f"x is {type(x).__name__}; expected {expected}")
-    x = plain_array("x", x, expected)
-    if x.dtype not in (np.uint8, np.float32) or x.ndim < 2 or not x.size:
-        remedy = ": uint8 holds 0 to 255 and is used as x / 255, float32 as it is; take .astype of the one you mean"
-        remedy = "" if x.dtype in (np.uint8, np.float32) else remedy
-        raise ValueError(f"x is {x.dtype} array of shape {x.shape}; expected {expected}{remedy}")
+    x = samples("x", x)
     if x.dtype == np.float32:
-        refuse_not_finite("x", x)
         if (largest := float(np.abs(x).max())) ** 2 * x[0].size > float(np.finfo(np.float32).max):
             raise ValueError(f"x has entries up to {largest:.3g}, whose squares float32 cannot hold: rescale it")
     integer("epochs", epochs, 1, 2**31)
