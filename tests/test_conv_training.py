@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from helpers import data, train, vae
-from helpers.train import LinearAnnealing, Member
+from helpers.ensemble import LinearAnnealing, Member
 
 PATCHES = data.patches(8, 70)
 EPOCHS, BATCH = 3, 4  # 17 steps an epoch, more than the noise is drawn for at a time, and 2 patches left over
