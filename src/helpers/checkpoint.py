@@ -1,4 +1,7 @@
-"""Checkpoints of a run: one safetensors file, its settings and state as JSON in the header. Serves `train`."""
+"""Checkpoints of a run: one safetensors file, its settings and state as JSON in the header.
+
+Serves chapters 08 to 11, through `train`.
+"""
 
 import contextlib
 import hashlib
@@ -32,8 +35,10 @@ def alone(path):
 
     Raises
     ------
+    BlockingIOError
+        When another holds it.
     OSError
-        When another holds it, or nothing can be written there.
+        When nothing can be written there.
     """
     path = file_of("path", path)
     lock = path.with_name(f".{path.name}.lock")
@@ -80,6 +85,13 @@ def _locked(lock):
 
 def save(path, run, settings):
     """Write the run to `path` so that the file there is at every moment a whole one, old or new.
+
+    Parameters
+    ----------
+    path : path
+    run : ensemble.Run
+    settings : dict
+        What JSON can hold.
 
     Raises
     ------

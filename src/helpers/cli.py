@@ -1,4 +1,4 @@
-"""The command ``python -m helpers.studies``: what it takes, what it says, and how it ends."""
+"""The command ``python -m helpers.studies``: what it takes, what it says, and how it ends. Serves chapters 08 to 11."""
 
 import argparse
 import contextlib
@@ -19,7 +19,23 @@ from helpers.plans import STUDIES, find
 
 
 def members_from(text, count):
-    """The members that "a:b" names, a range: a to b - 1, of 0 to `count` - 1; either end may be left out."""
+    """The members that a text like "a:b" names: a to b - 1. Either end may be left out.
+
+    Parameters
+    ----------
+    text : str
+    count : int
+        Of all members; none that is named may be beyond it.
+
+    Returns
+    -------
+    range
+
+    Raises
+    ------
+    ValueError
+        When it is no such text, or names a member that there is not, or none.
+    """
     integer("count", count, 1, 2**31)
     found = re.fullmatch(r"([0-9]{0,9}):([0-9]{0,9})", instance("members", text, str))
     start, stop = (int(found[1] or 0), int(found[2] or count)) if found else (0, 0)
@@ -91,7 +107,23 @@ def _parser():
 
 
 def main(arguments=None):
-    """The command; returns its exit code."""
+    """The command; returns its exit code.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        By default those that the process was started with.
+
+    Returns
+    -------
+    int
+        0, or 1 after an error, whose message stands on the standard error.
+
+    Raises
+    ------
+    ValueError
+        When they are no list of texts.
+    """
     if arguments is not None and not all(
         isinstance(one, str) for one in instance("arguments", arguments, (list, tuple))
     ):

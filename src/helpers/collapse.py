@@ -1,4 +1,4 @@
-"""Measures of posterior collapse, for any VAE's encoder outputs (paper, section 2; Figures 4 and 5; Table 1).
+"""Posterior collapse measured, on any VAE's encoder outputs (paper, section 2; Figures 4 and 5; Table 1).
 
 Each function takes NumPy arrays or torch tensors, on any device, and returns NumPy in float64. The units are
 the k latents; KL divergences are from q(z_i | x) to the prior N(0, 1), in nats. Where log variances are asked for,
@@ -89,7 +89,7 @@ class Evaluation:
 
     @property
     def saturated(self):
-        """Whether `mutual_information` is within 1% of log(count): it then says how many samples there were."""
+        """Whether `mutual_information` is within 1% of log(count), and so only says how many samples there were."""
         return bool(self.mutual_information > 0.99 * math.log(self.count))
 
 

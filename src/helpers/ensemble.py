@@ -31,7 +31,18 @@ REMEMBERS = (nn.modules.batchnorm._BatchNorm,)
 
 @dataclass(frozen=True)
 class LinearAnnealing:
-    """beta rising from 0 at the first step to 1 after `epochs` epochs, a little at each step; `epochs` above 0."""
+    """beta rising from 0 at the first step to 1 after `epochs` epochs, a little at each step; `epochs` above 0.
+
+    See Also
+    --------
+    Member : takes it as its `beta`.
+
+    Examples
+    --------
+    >>> beta = LinearAnnealing(epochs=10)
+    >>> beta(0), beta(5), beta(20)
+    (0.0, 0.5, 1.0)
+    """
 
     epochs: float
 
@@ -63,6 +74,16 @@ class Member:
         is, its values say.
     decay : float
         Share of the epochs, the last ones, over which the learning rate falls linearly towards 0; 0 to 1.
+
+    See Also
+    --------
+    helpers.train.train : trains several of them on one data set.
+
+    Examples
+    --------
+    >>> member = Member(seed=1, sigma2=0.1, beta=LinearAnnealing(4), decay=0.5)
+    >>> member.beta_at(1), member.rate_at(epoch=0, epochs=10), member.rate_at(epoch=9, epochs=10)
+    (0.25, 0.001, 0.0002)
     """
 
     seed: int = 0
@@ -95,7 +116,24 @@ class Member:
         return self.beta(elapsed) if callable(self.beta) else self.beta
 
     def betas(self, epochs, steps, name="beta"):
-        """The weight of the KL term at every step of a run, (epochs, steps), all checked; messages call it `name`."""
+        """The weight of the KL term at every step of a run, all checked.
+
+        Parameters
+        ----------
+        epochs, steps : int
+            Epochs in all, and steps in each.
+        name : str
+            What messages call it.
+
+        Returns
+        -------
+        (epochs, steps) ndarray
+
+        Raises
+        ------
+        ValueError
+            When a weight is below 0 or not finite in float32, or there would be too many of them to read.
+        """
         epochs, steps, name = (
             integer("epochs", epochs, 1, 2**31),
             integer("steps", steps, 1, 2**31),
@@ -124,7 +162,19 @@ class Member:
         return values
 
     def rate_at(self, epoch, epochs):
-        """The learning rate in an epoch, counted from 0, of so many."""
+        """The learning rate in an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0.
+        epochs : int
+            Of the whole run.
+
+        Returns
+        -------
+        float
+        """
         integer("epoch", epoch, 0, integer("epochs", epochs, 1, 2**31) - 1)
         falling = self.decay * epochs
         return self.learning_rate * min(1.0, (epochs - epoch) / falling if falling else 1.0)
@@ -147,7 +197,7 @@ class Member:
 
 
 def digest(values):
-    """Checksum (sha256, hex) of what a beta was at every step, (epochs, steps), in float32."""
+    """Checksum (sha256, hex) of `values`, what a beta was at every step, (epochs, steps), in float32."""
     values = finite_array("values", values, ("epochs", "steps"))
     return hashlib.sha256(np.ascontiguousarray(values, "<f4")).hexdigest()
 
@@ -169,7 +219,14 @@ def _refuse_no_members(members):
 
 
 def warn_of_long_schedules(members, epochs):
-    """Warn of members whose beta says after how many epochs it has come to its end, where the run is shorter."""
+    """Warn of members whose beta says after how many epochs it has come to its end, where the run is shorter.
+
+    Parameters
+    ----------
+    members : list of Member
+    epochs : int
+        Of the run.
+    """
     _refuse_no_members(members)
     integer("epochs", epochs, 1, 2**31)
     for m, member in enumerate(members):
@@ -281,6 +338,8 @@ class Run:
     ----------
     members : list of Member
     stack : Stack
+    adam : pair of dict of str to tensor
+        Adam's averages of the gradient and of its square, named and shaped like ``stack.parameters``.
     epoch : int
         Epochs done.
     history : dict of str to (epochs done, M) ndarray

@@ -1,7 +1,7 @@
 """What trained networks do, member by member: statistics of every unit, and all numbers of `collapse.evaluate`.
 
 A member whose numbers are beyond what floats hold, after a learning rate far too large, has NaN throughout, and the
-others do not suffer for it. Serves `train` and `experiments`.
+others do not suffer for it. Serves chapters 08 to 11, through `train` and `experiments`.
 """
 
 import dataclasses
@@ -30,7 +30,21 @@ def rows_at_a_time(n):
 
 
 def measurable(mean, logvar):
-    """Whether encoder outputs are finite, and so are in float64 the variances, their inverses and all sums of them."""
+    """Whether encoder outputs are finite, and so are in float64 the variances, their inverses and all sums of them.
+
+    Parameters
+    ----------
+    mean, logvar : (B, k) tensor
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        When one of them is no tensor of floating-point numbers.
+    """
     for name, value in (("mean", mean), ("logvar", logvar)):
         if not instance(name, value, torch.Tensor).is_floating_point() or value.is_meta:
             raise ValueError(f"{name} is {brief(value)}; expected a tensor of floating-point numbers")
@@ -58,6 +72,11 @@ def unit_statistics(stack, data):
     Returns
     -------
     dict of str to (M, k) ndarray
+
+    Raises
+    ------
+    ValueError
+        When the data is no tensor (N, ...).
     """
     instance("stack", stack, Stack)
     if not isinstance(data, torch.Tensor) or data.ndim < 2 or not len(data) or data.is_meta:
@@ -90,6 +109,11 @@ def evaluate(stack, x, device="cpu"):
     -------
     dict of str to ndarray
         (M,) for each of `FINAL`, (M, k) for each of `UNITS`.
+
+    Raises
+    ------
+    ValueError
+        When x is no array (N, ...).
     """
     instance("stack", stack, Stack)
     x, device = samples("x", x), find_device(device)

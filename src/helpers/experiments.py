@@ -1,4 +1,4 @@
-"""One experiment: a plan, trained, evaluated and recorded. Serves `studies`."""
+"""One experiment: a plan, trained, evaluated and recorded. Serves chapters 08 to 11, through `studies`."""
 
 import contextlib
 import os

@@ -183,7 +183,21 @@ def say(line):
 
 
 def write_rows(variable, name, rows):
-    """Write `rows`, a list of dict, as ``name.json`` into the folder that the environment variable names, if any."""
+    """Write rows as a JSON file into the folder that an environment variable names, if it names any.
+
+    Parameters
+    ----------
+    variable : str
+        The environment variable.
+    name : str
+        Of the file, without folder and suffix.
+    rows : list of dict
+
+    Raises
+    ------
+    ValueError
+        When the rows are no list of dict, or the name has a folder in it.
+    """
     words("variable", variable)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"rows is {brief(rows)}; expected a list of dict")

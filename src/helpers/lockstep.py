@@ -50,7 +50,18 @@ class _Sums:
 
 
 class Lockstep:
-    """A run's next epochs on `data`, a tensor (N, ...) on the device that trains. `epoch` does one."""
+    """A run's next epochs, which `epoch` does one by one.
+
+    Parameters
+    ----------
+    run : ensemble.Run
+    data : (N, ...) tensor
+        uint8 or float32, on the device that trains.
+    batch_size : int
+        At most N.
+    precision : {"float32", "tf32", "bfloat16"}
+        Of the matrix products.
+    """
 
     def __init__(self, run, data, batch_size, precision):
         instance("run", run, Run)
@@ -93,7 +104,13 @@ class Lockstep:
                 self.optimizer.state[view] = {"step": step, **state}
 
     def epoch(self, bar):
-        """Each member sees its data once, in its own order; `bar` is told how many samples were, by `update`."""
+        """Each member sees its data once, in its own order; `bar` is told how many samples were, by `update`.
+
+        Raises
+        ------
+        ValueError
+            When `bar` has no `update`, or all epochs are done.
+        """
         if not callable(getattr(bar, "update", None)) or isinstance(bar, (dict, set)):
             raise ValueError(f"bar is {brief(bar)}; expected a progress bar, with `update`")
         run, members, size = self.run, self.run.members, self.batch_size
@@ -206,7 +223,7 @@ class Lockstep:
 
 @contextlib.contextmanager
 def products_in(precision):
-    """Matrix products are in one of `PRECISIONS` meanwhile, of which bfloat16 is autocast's to see to."""
+    """Matrix products are in this `precision`, one of `PRECISIONS`, meanwhile; bfloat16 is autocast's to see to."""
     one_of("precision", precision, PRECISIONS)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")

@@ -1,8 +1,9 @@
-"""A list of members worked through one by one, for days, on a machine that has other things to do. Serves `studies`.
+"""A list of members worked through one by one, for days, on a machine that has other things to do.
 
-Each member is a process of ``python -m helpers.studies`` at a low priority, with checkpoints and a record of its
-own. So nothing that is killed loses more than the time since its last checkpoint, and the list is the whole state: what
-is done has a record, what was begun has a checkpoint, and the rest has neither.
+Serves chapters 09 to 11, whose recorded runs it makes. Each member is a process of ``python -m helpers.studies`` at a
+low priority, with checkpoints and a record of its own. So nothing that is killed loses more than the time since its
+last checkpoint, and the list is the whole state: what is done has a record, what was begun has a checkpoint, and the
+rest has neither.
 """
 
 import contextlib
@@ -28,7 +29,16 @@ PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a list: members of a study that train in lock-step, in a precision or the plan's own (None)."""
+    """One line of a list: members of a study that train in lock-step.
+
+    Parameters
+    ----------
+    study, profile : str
+    members : range
+        Of a step of 1.
+    precision : str, optional
+        In place of the plan's.
+    """
 
     study: str
     profile: str
@@ -47,13 +57,33 @@ class Entry:
         return f"{self.study} {self.profile} {self.members.start}:{self.members.stop}"
 
     def path(self, folder, suffix):
-        """Where `studies` keeps its checkpoint ("safetensors") or its record ("nc")."""
+        """Where `studies` keeps its checkpoint or its record.
+
+        Parameters
+        ----------
+        folder : path
+        suffix : {"safetensors", "nc"}
+
+        Returns
+        -------
+        path
+        """
         return path_of("folder", folder) / records.file_name(self.study, self.profile, self.members, suffix)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an entry is: `epoch` of `epochs`, after `seconds` of training; `recorded` when nothing is left."""
+    """How far an entry is.
+
+    Attributes
+    ----------
+    epoch, epochs : int
+        Epochs done, of so many.
+    seconds : float
+        Of training so far.
+    recorded : bool
+        Whether nothing is left to do.
+    """
 
     epoch: int
     epochs: int
@@ -62,7 +92,9 @@ class Progress:
 
 
 def read(path):
-    """The entries of a list: lines ``study profile A:B [precision]``, in order; what follows a # is a remark.
+    """The entries of a list, in order, from the file at `path`.
+
+    Its lines are ``study profile A:B [precision]``; what follows a # is a remark.
 
     Raises
     ------
@@ -90,7 +122,17 @@ def read(path):
 
 
 def progress(entry, folder):
-    """The `Progress` of an entry, by its record in the folder or in the package, or else by its checkpoint."""
+    """How far an entry is, by its record in the folder or in the package, or else by its checkpoint.
+
+    Parameters
+    ----------
+    entry : Entry
+    folder : path
+
+    Returns
+    -------
+    Progress
+    """
     epochs = find(instance("entry", entry, Entry).study, entry.profile).epochs
     path, whole = entry.path(folder, "nc"), path_of("folder", folder) / records.file_name(entry.study, entry.profile)
     found = [records.load(one) for one in (path, whole) if one.is_file()]
@@ -111,7 +153,20 @@ def _checked(entries, folder):
 
 
 def report(entries, folder, processes):
-    """What is done, what is left and how long it will take, as text."""
+    """What is done, what is left and how long it will take, as text.
+
+    Parameters
+    ----------
+    entries : list of Entry
+    folder : path
+        Of checkpoints and records.
+    processes : int
+        That run at a time.
+
+    Returns
+    -------
+    str
+    """
     _checked(entries, folder)
     integer("processes", processes, 1, 2**31)
     found = [progress(entry, folder) for entry in entries]
@@ -173,6 +228,8 @@ def work(entries, folder, processes=1, device="cpu", niceness=LOWEST, say=print)
 
     Raises
     ------
+    ValueError
+        When the entries are no list of them.
     RuntimeError
         When entries failed, after all others were done; the message says which, and their last words.
     """

@@ -76,7 +76,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Study:
-    """A question and its plans: by profile a `Plan`, or a function that makes it when asked."""
+    """A question and its plans.
+
+    Parameters
+    ----------
+    title : str
+        The question.
+    plans : dict of str to Plan or callable
+        By profile: a plan, or a function that makes it when asked.
+    """
 
     title: str
     plans: dict
@@ -93,6 +101,14 @@ class Study:
 
 def find(study, profile):
     """The plan of a study.
+
+    Parameters
+    ----------
+    study, profile : str
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------

@@ -29,7 +29,19 @@ TIE = 1e-6  # relative difference up to which variances are equal, and share of 
 
 
 class Axes(NamedTuple):
-    """W = U diag(l) R^T: U (n, k), l (k,), Rt (k, k), and the deviations of x along the columns of U (k,)."""
+    """W = U diag(l) R^T, and what the model says along the columns of U.
+
+    Attributes
+    ----------
+    U : (n, k) ndarray
+        Orthonormal columns.
+    l : (k,) ndarray
+        Singular values of W, descending.
+    Rt : (k, k) ndarray
+        R^T.
+    deviations : (k,) ndarray
+        Standard deviations of x along the columns of U: sqrt(l^2 + sigma2).
+    """
 
     U: np.ndarray
     l: np.ndarray

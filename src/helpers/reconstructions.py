@@ -29,7 +29,17 @@ def _means(model, x):
 
 
 def reconstruct(model, x):
-    """Images decoded from the means of q(z | x), of x's shape (B, ...)."""
+    """Images decoded from the means of q(z | x).
+
+    Parameters
+    ----------
+    model : VAE
+    x : (B, ...) tensor
+
+    Returns
+    -------
+    (B, ...) tensor
+    """
     means = _means(model, x)
     return model.decode(means)
 
@@ -51,6 +61,11 @@ def latent_plane(model, x, steps=5):
     Returns
     -------
     (steps, steps, ...) tensor
+
+    Raises
+    ------
+    ValueError
+        When there are not three images.
     """
     steps, means = integer("steps", steps, 2, 2**31), _means(model, x)
     if len(x) != 3:
@@ -62,9 +77,14 @@ def latent_plane(model, x, steps=5):
 
 
 def to_record(images):
-    """Images with values from 0 to 1, others cut off and NaN black, as signed bytes for a record.
+    """`images` with values from 0 to 1, others cut off and NaN black, as signed bytes for a record.
 
     Integers are refused unless they are 0 and 1: bytes are from 0 to 255, and would come out white.
+
+    Raises
+    ------
+    ValueError
+        When they are integers of another kind.
     """
     values = plain_array("images", images)
     if values.ndim == 0 or (values.dtype.kind in "iu" and values.size and not 0 <= values.min() <= values.max() <= 1):
@@ -74,7 +94,13 @@ def to_record(images):
 
 
 def from_record(values):
-    """The images that a record keeps as signed bytes, uint8."""
+    """The images, uint8, whose `values` a record keeps as signed bytes.
+
+    Raises
+    ------
+    ValueError
+        When they are no whole numbers of a signed byte.
+    """
     values = plain_array("values", values, "signed bytes")
     if values.size and (values.dtype.kind not in "iu" or values.min() < -128 or values.max() > 127):
         ends = f"{values.dtype} from {values.min()} to {values.max()}"
@@ -100,6 +126,11 @@ def variables(stack, x, device="cpu"):
     Returns
     -------
     dict of str to (dimensions, ndarray)
+
+    Raises
+    ------
+    ValueError
+        When x is no array of at least three images.
     """
     instance("stack", stack, Stack)
     x = samples("x", x)

@@ -1,9 +1,9 @@
-"""Recorded runs: what a study leaves behind, as NetCDF 3 files that say where they come from. Serves `studies`.
+"""Recorded runs: what a study leaves behind, as NetCDF 3 files that say where they come from.
 
-A record is an `xarray.Dataset` over the dimensions member, epoch, unit and snapshot. Its attributes name the study
-and the profile, and `parts` lists the calls it was made by, each with the keys of `PROVENANCE`. The variables `set_*`
-say what each member was, and `SCHEMA` what every variable is. A file has a further attribute, `digest`: a checksum of
-every other byte of it.
+Serves chapters 09 to 11, which show them, and `studies`, which makes them. A record is an `xarray.Dataset` over the
+dimensions member, epoch, unit and snapshot. Its attributes name the study and the profile, and `parts` lists the calls
+it was made by, each with the keys of `PROVENANCE`. The variables `set_*` say what each member was, and `SCHEMA` what
+every variable is. A file has a further attribute, `digest`: a checksum of every other byte of it.
 """
 
 import hashlib
@@ -79,19 +79,25 @@ CARRIED = re.compile(rb"(?<=digest\0\0\0\0\0\x02\0\0\0\x40)[0-9a-f]{64}")
 
 
 def digest(content):
-    """Checksum (sha256, hex) of a record's file, but for the checksum that it carries itself."""
+    """Checksum (sha256, hex) of the `content` of a record's file, but for the checksum that it carries itself."""
     instance("content", content, (bytes, bytearray, memoryview))
     return hashlib.sha256(CARRIED.sub(b"0" * 64, content)).hexdigest()
 
 
 def printable(value):
-    """Text from a file as one may print it: what would steer a terminal comes as its escape."""
+    """A `value` that is text from a file, as one may print it: what would steer a terminal comes as its escape."""
     instance("value", value, str)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 def parts(record):
-    """The calls a record was made by, a list of dict with the keys of `PROVENANCE`."""
+    """The calls that a `record` was made by, a list of dict with the keys of `PROVENANCE`.
+
+    Raises
+    ------
+    ValueError
+        When its attribute does not hold that.
+    """
     text = instance("record", record, xr.Dataset).attrs.get("parts")
     try:
         found = json.loads(text)
@@ -103,7 +109,24 @@ def parts(record):
 
 
 def seal(record, study, profile, part_list):
-    """The record with its provenance, members in ascending order."""
+    """The record with its provenance, members in ascending order.
+
+    Parameters
+    ----------
+    record : xarray.Dataset
+    study, profile : str
+    part_list : list of dict
+        The calls that made it, each with the keys of `PROVENANCE`.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    ValueError
+        When the list is none, lacks a key, or holds what JSON cannot.
+    """
     record = record_with(record, "member").sortby("member")
     _names(study, profile)
     if not isinstance(part_list, list) or not part_list or not all(isinstance(part, dict) for part in part_list):
@@ -133,7 +156,20 @@ def _names(study, profile):
 
 
 def file_name(study, profile, members=None, suffix="nc"):
-    """Name of the file of a run's record, or with the suffix "safetensors" its checkpoint; of some members, a range."""
+    """Name of the file of a run's record or checkpoint.
+
+    Parameters
+    ----------
+    study, profile : str
+    members : range, optional
+        Those that the file is of; all by default.
+    suffix : {"nc", "safetensors"}
+        Of a record, or of a checkpoint.
+
+    Returns
+    -------
+    str
+    """
     _names(study, profile)
     if members is None:
         return f"{study}-{profile}.{words('suffix', suffix)}"
@@ -154,6 +190,12 @@ def to_bytes(record):
 def save(record, path):
     """Write a sealed record to `path`, at once or not at all.
 
+    Parameters
+    ----------
+    record : xarray.Dataset
+        Sealed.
+    path : path
+
     Raises
     ------
     OSError
@@ -168,18 +210,38 @@ def save(record, path):
 
 
 def load(path):
-    """Read a record and verify it.
+    """Read the record at `path` and verify it.
 
     Raises
     ------
     ValueError
         When it is no NetCDF 3 file with a digest, does not match its digest, or lacks provenance.
+
+    See Also
+    --------
+    recorded : those that travel with the package.
     """
     return from_bytes(path_of("path", path).read_bytes(), path)
 
 
 def from_bytes(content, name="the record"):
-    """`load` from a file's content; `name` is what messages call it."""
+    """`load` from a file's content.
+
+    Parameters
+    ----------
+    content : bytes
+    name : str
+        What messages call it.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    ValueError
+        As `load`.
+    """
     content = bytes(instance("content", content, (bytes, bytearray, memoryview)))
     instance("name", name, (str, os.PathLike))
     carried = CARRIED.search(content)
@@ -210,7 +272,7 @@ def _refuse_unsealed(record, name):
 
 
 def merge(records):
-    """One record of the members of several, all of one study and profile.
+    """One record of the members of several `records`, all of one study and profile.
 
     Raises
     ------
@@ -237,21 +299,72 @@ def merge(records):
 
 
 def begun(study, profile):
-    """What is recorded so far of a study whose members come one by one: one record of these, or None for none."""
+    """What is recorded so far of a study whose members come one by one.
+
+    Parameters
+    ----------
+    study, profile : str
+
+    Returns
+    -------
+    xarray.Dataset or None
+        One record of these members; None where there are none.
+    """
     _names(study, profile)
     paths = sorted(Path(str(files("helpers") / "recorded")).glob(f"{study}-{profile}-*-*.nc"))
     return merge([load(path) for path in paths]) if paths else None
 
 
 def recorded(study, profile):
-    """The record that travels with the package, or None where there is none."""
+    """The record that travels with the package.
+
+    Parameters
+    ----------
+    study, profile : str
+
+    Returns
+    -------
+    xarray.Dataset or None
+        None where there is none.
+
+    See Also
+    --------
+    largest : of a study, the one nearest to the paper's scale.
+    helpers.studies.obtain : runs the study where there is none.
+
+    Examples
+    --------
+    >>> record = recorded("mnist-fixed", "laptop")
+    >>> record.attrs["study"], record.sizes["unit"], sorted(set(record.set_sigma2.values.tolist()))
+    ('mnist-fixed', 200, [0.001, 0.01, 0.05, 0.1])
+    >>> recorded("mnist-fixed", "quick") is None  # seconds to run, so none is kept
+    True
+    """
     _names(study, profile)
     path = files("helpers") / "recorded" / file_name(study, profile)
     return named(from_bytes(path.read_bytes(), path.name), path.name, study, profile) if path.is_file() else None
 
 
 def named(record, name, study, profile):
-    """Return the record of a file, or raise ``ValueError`` where the file's name is another's."""
+    """Return the record of a file, or refuse it where the file's name is another's.
+
+    Parameters
+    ----------
+    record : xarray.Dataset
+    name : path
+        Of the file, for the message.
+    study, profile : str
+        By the file's name.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    ValueError
+        When the record is of another study or profile.
+    """
     _names(study, profile)
     _refuse_unsealed(record_with(record), instance("name", name, (str, os.PathLike)))
     found = tuple(record.attrs[key] for key in ("study", "profile"))
@@ -268,7 +381,13 @@ def largest(study):
 
 
 def label(record):
-    """Which run a record is, in a line for captions."""
+    """Which run a `record` is, in a line for captions.
+
+    Raises
+    ------
+    ValueError
+        When it does not say what made it.
+    """
     part = (parts(record) or [{}])[0]
     try:
         settings, device = part["settings"], part["device"].split(",")[0]
@@ -305,7 +424,22 @@ def is_annealed(record):
 
 
 def table(record):
-    """A record as text: what each member was and what became of it."""
+    """A record as text: what each member was and what became of it.
+
+    Parameters
+    ----------
+    record : xarray.Dataset
+
+    Returns
+    -------
+    str
+        A line of headings, and one for each member.
+
+    Examples
+    --------
+    >>> print(table(recorded("mnist-fixed", "laptop")).splitlines()[0])
+    member  sigma2  sigma2_rule  beta  learning_rate  seed   elbo  tuned_elbo    sse     kl  sigma2  active_units
+    """
     columns = ("set_sigma2", "set_sigma2_rule", "set_beta", "set_learning_rate", "set_seed")
     numbers = ("elbo", "tuned_elbo", "sse", "kl", "sigma2", "active_units")
     record_with(record, "member", "diverged", *columns, *numbers)

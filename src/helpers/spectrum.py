@@ -1,4 +1,4 @@
-"""What the eigenvalues of the covariance predict about the linear VAE at its optimum, in closed form.
+"""Posterior collapse predicted: the linear VAE at its optimum, in closed form, from the eigenvalues of the covariance.
 
 Serves chapter 07. Each function takes the eigenvalues lambda, descending, the noise variance and the weight
 `beta` of the KL term; only the product theta = beta sigma2 decides what collapses. Where a function takes k,

@@ -1,4 +1,4 @@
-"""Running the paper's experiments: from a notebook, on a cluster, in parts. Serves `cli`, and chapters 08 to 11.
+"""Running the paper's experiments: from a notebook, on a cluster, in parts. Serves chapters 08 to 11, and `cli`.
 
 What the experiments are stands in `plans`. As a command it is `cli`: ``python -m helpers.studies --help``.
 """
@@ -34,9 +34,37 @@ from helpers.vae import find_device
 
 
 def run(study, profile="quick", members=None, device="cpu", path=None, budget=None, precision=None):
-    """`experiments.run` for a study by name, its record (None when it stopped before the end) and its `ensemble.Run`.
+    """Train, evaluate and record a study by name, as `experiments.run` does with its plan.
 
-    `precision`, where it is given, replaces the plan's.
+    Parameters
+    ----------
+    study, profile : str
+    members : range, optional
+        Which, one after the other; all by default.
+    device : str
+    path : path, optional
+        Of the checkpoint, to resume from where it exists.
+    budget : float, optional
+        Seconds for the training; the evaluation comes on top.
+    precision : str, optional
+        In place of the plan's.
+
+    Returns
+    -------
+    record : xarray.Dataset or None
+        None when the run stopped before its end.
+    result : ensemble.Run
+
+    See Also
+    --------
+    obtain : takes the recorded run where there is one.
+    helpers.records.table : a record as text.
+
+    Examples
+    --------
+    >>> record, result = run("demo", members=range(1), budget=0)  # seconds for one epoch and no more
+    >>> record is None, result.epoch, result.stopped
+    (True, 1, 'budget')
     """
     plan = find(study, profile)
     plan = replace(plan, precision=plan.precision if precision is None else precision)
@@ -53,6 +81,15 @@ def obtain(study, profile="quick", device=None, rerun=False):
         To train on; by default a GPU where there is one.
     rerun : bool
         Train even where there is a record.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When the run was interrupted, and there is no record.
     """
     instance("rerun", rerun, bool)
     if device is not None:
@@ -69,7 +106,23 @@ _one_block = threading.Lock()
 
 
 def run_block(study, profile, members, device="cpu", path=None, precision=None):
-    """The same as one task of many: the record's bytes, which may come from another machine."""
+    """`run` as one task of many, for a process that may be on another machine.
+
+    Parameters
+    ----------
+    study, profile : str
+    members : range
+    device : str
+    path : path, optional
+        Of the checkpoint.
+    precision : str, optional
+        In place of the plan's.
+
+    Returns
+    -------
+    bytes
+        The record, as `records.to_bytes` writes it.
+    """
     with _one_block:  # torch's seed belongs to the process, and a worker may have several threads
         return records.to_bytes(run(study, profile, members, device, path, precision=precision)[0])
 
@@ -93,6 +146,8 @@ def run_distributed(study, profile, blocks, address, save, device="cpu", folder=
 
     Raises
     ------
+    ValueError
+        When the blocks are no ranges of the study's members, or another argument is bad.
     RuntimeError
         When blocks failed, after all others were saved; the message says which and why.
     """
@@ -170,7 +225,19 @@ def pending(study, profile, blocks, out, resuming):
 
 
 def join(study, profile, out):
-    """Where all members of a study have a record in the folder `out`, write that of the whole; its path, or None."""
+    """Where all members of a study have a record in a folder, write that of the whole there.
+
+    Parameters
+    ----------
+    study, profile : str
+    out : path
+        The folder.
+
+    Returns
+    -------
+    path or None
+        Of the record of the whole; None where members are missing.
+    """
     found = list(recorded_in(study, profile, out).values())
     if sum(record.member.size for record in found) < len(find(study, profile).members):
         return None
@@ -181,6 +248,16 @@ def join(study, profile, out):
 
 def recorded_in(study, profile, out):
     """The records of a study in a folder by their paths: those of blocks of members or else the whole.
+
+    Parameters
+    ----------
+    study, profile : str
+    out : path
+        The folder.
+
+    Returns
+    -------
+    dict of path to xarray.Dataset
 
     Raises
     ------

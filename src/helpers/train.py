@@ -83,9 +83,26 @@ def train(
     OSError
         When the checkpoint cannot be written, or another run holds it.
 
+    See Also
+    --------
+    helpers.studies.run : trains what a plan says, and records it.
+    helpers.collapse.evaluate : what the trained networks are worth.
+
     Notes
     -----
     SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the run after the epoch, with a checkpoint; the next one stops it at once.
+
+    Examples
+    --------
+    Two VAEs without hidden layers on the digits, side by side, one of them annealed. It takes a second.
+
+    >>> from helpers import data, ensemble, vae
+    >>> members = [ensemble.Member(sigma2=0.1), ensemble.Member(sigma2=0.1, beta=ensemble.LinearAnnealing(2))]
+    >>> run = train(lambda: vae.mlp(n=64, hidden=(), k=5), data.digits_bytes(), members, epochs=2)
+    >>> run.epoch, run.history["elbo"].shape, run.history["beta"].round(2).tolist()
+    (2, (2, 2), [[1.0, 0.46], [1.0, 0.96]])
+    >>> bool((run.history["elbo"][1] > run.history["elbo"][0]).all())  # each is better after its second epoch
+    True
     """
     began = time.monotonic()
     x, snapshots, device = checked(
@@ -126,6 +143,17 @@ def train(
 
 def checked(x, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget):
     """Of the arguments of `train`, x as a plain array, the epochs of the snapshots and the device.
+
+    Parameters
+    ----------
+    x, epochs, batch_size, snapshots, device, precision, path, checkpoint_seconds, budget
+        As for `train`.
+
+    Returns
+    -------
+    x : (N, ...) ndarray
+    snapshots : set of int
+    device : torch.device
 
     Raises
     ------

@@ -27,7 +27,13 @@ def _tensor(name, value, ndim=None):
 
 
 def find_device(device):
-    """The `torch.device` of a name, or ``ValueError`` with those there are where torch does not find it here."""
+    """The `torch.device` of a name, or ``ValueError`` with those there are where torch does not find it here.
+
+    Raises
+    ------
+    ValueError
+        When torch does not find it here, with those there are, or it names none.
+    """
     try:
         found = torch.device(instance("device", device, (str, torch.device)))
     except (RuntimeError, ValueError) as error:
@@ -59,6 +65,12 @@ class VAE(nn.Module):
         From z (B, k) to the mean of p(x | z), of x's shape.
     sigma2 : float
         Initial value of the noise variance; the parameter is `log_sigma2`.
+
+    See Also
+    --------
+    mlp, conv : the paper's networks.
+    helpers.train.train : trains several at once.
+    helpers.linear_vae.LinearVAE : the model that is solved on paper.
     """
 
     def __init__(self, encoder, decoder, sigma2=1.0):
@@ -68,7 +80,13 @@ class VAE(nn.Module):
         self.log_sigma2 = nn.Parameter(torch.tensor(math.log(positive("sigma2", sigma2))))
 
     def encode(self, x):
-        """Mean and log variance of q(z | x), (B, k) each, in the type of x even where products are bfloat16."""
+        """Mean and log variance of q(z | x) for `x`, (B, k) each, in the type of x even where products are bfloat16.
+
+        Raises
+        ------
+        ValueError
+            When what the encoder returns is not (B, 2k).
+        """
         output = _tensor("the encoder's output", self.encoder(self._mine("x", x)))
         if output.ndim != 2 or output.shape[1] % 2 or not output.shape[1]:
             raise ValueError(
@@ -77,7 +95,7 @@ class VAE(nn.Module):
         return output.to(x.dtype).chunk(2, dim=-1)
 
     def decode(self, z):
-        """Mean of p(x | z), of x's shape and in the type of z."""
+        """Mean of p(x | z) for `z` (B, k), of x's shape and in the type of z."""
         return _tensor("the decoder's output", self.decoder(self._mine("z", z))).to(z.dtype)
 
     def _mine(self, name, value):
@@ -128,6 +146,16 @@ def elbo(squared_error, kl, log_sigma2, n, beta=1.0):
     n : int
         Observed dimensions.
     beta : float or tensor
+
+    Returns
+    -------
+    tensor
+        Of the shape they broadcast to, in nats.
+
+    Raises
+    ------
+    ValueError
+        When the terms lie on several devices, or do not broadcast.
     """
     terms = {"squared_error": squared_error, "kl": kl, "log_sigma2": log_sigma2}
     integer("n", n, 1, 2**63 - 1)
@@ -159,6 +187,17 @@ def mlp(n=784, hidden=(1024, 512), k=200, activation=nn.ReLU, sigma2=1.0):
         Makes the nonlinearity that follows each hidden layer.
     sigma2 : float
         Initial noise variance.
+
+    Returns
+    -------
+    VAE
+
+    Examples
+    --------
+    >>> model = mlp(n=64, hidden=(32,), k=5)
+    >>> mean, logvar = model.encode(torch.zeros(10, 64))
+    >>> mean.shape, model.decode(mean).shape
+    (torch.Size([10, 5]), torch.Size([10, 64]))
     """
     n, k = integer("n", n, 1, 2**31), integer("k", k, 1, 2**31)
     hidden = _widths("hidden", hidden)
@@ -182,7 +221,18 @@ def _made(activation):
 
 
 class Permute(nn.Module):
-    """Reorders the dimensions of what passes through, without copying it."""
+    """Reorders the dimensions of what passes through, without copying it.
+
+    Parameters
+    ----------
+    *order : int
+        As for ``torch.permute``, that of the samples included.
+
+    Raises
+    ------
+    ValueError
+        When they are not 0 to the number of dimensions, each once.
+    """
 
     def __init__(self, *order):
         super().__init__()
@@ -192,11 +242,19 @@ class Permute(nn.Module):
         self.order = order
 
     def forward(self, x):
+        """`x` with its dimensions in the new order.
+
+        Raises
+        ------
+        ValueError
+            When it has another number of dimensions.
+        """
         if not isinstance(x, torch.Tensor) or x.ndim != len(self.order):
             raise ValueError(f"x has shape {getattr(x, 'shape', brief(x))}; expected {len(self.order)} dimensions")
         return x.permute(self.order)
 
     def extra_repr(self):
+        """What torch prints of it: the order."""
         return str(self.order)
 
 
@@ -217,6 +275,15 @@ def conv(size=64, channels=(3, 32, 32, 64, 64), dense=256, k=500, activation=nn.
         Width of the layer between the convolutions and z.
     k, activation, sigma2
         As in `mlp`.
+
+    Returns
+    -------
+    VAE
+
+    Raises
+    ------
+    ValueError
+        When the size is no multiple of 2 to the number of convolutions, or there are none.
     """
     k, dense = integer("k", k, 1, 2**31), integer("dense", dense, 1, 2**31)
     channels = _widths("channels", channels)
@@ -273,7 +340,13 @@ def _is_plain(value):
 
 
 def scaled(x):
-    """Pixels as the model sees them: uint8 divided by 255, where they lie; float32 as it is."""
+    """Pixels as the model sees them: `x`, a tensor, divided by 255 where it lies if it is uint8; float32 as it is.
+
+    Raises
+    ------
+    ValueError
+        When it is no dense tensor of one of these types.
+    """
     if not isinstance(x, torch.Tensor) or x.layout != torch.strided or x.is_meta:
         raise ValueError(f"x is {brief(x)}; expected a dense tensor, of uint8 or float32")
     if x.dtype != torch.uint8 and not x.is_floating_point():
