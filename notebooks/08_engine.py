@@ -69,7 +69,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.func import functional_call
 
-from helpers import collapse, data, plots, ppca, spectrum, studies, vae
+from helpers import collapse, data, plans, plots, ppca, spectrum, vae
 from helpers.ensemble import LinearAnnealing, Member, Stack
 from helpers.ledger import Ledger
 from helpers.linear_vae import LinearVAE, optimal_encoder, posterior_gap
@@ -415,7 +415,7 @@ Adam, as one more parameter, and one by its closed form, set after every epoch.
 """
 
 # %%
-plan = studies.find("demo", "quick")
+plan = plans.find("demo", "quick")
 rate = plan.members[0].learning_rate
 learned = [Member(sigma2_rule=rule, learning_rate=rate) for rule in ("adam", "closed form")]
 members = [*plan.members, *learned]
@@ -927,7 +927,7 @@ the first two members alone, and records of parts are joined. The studies there 
 """
 
 # %%
-for name, study in studies.STUDIES.items():
+for name, study in plans.STUDIES.items():
     print(f"{name}: {study.title}")
 
 # %% [markdown]
