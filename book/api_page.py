@@ -28,7 +28,7 @@ PAGE = """# helpers.{name}
    :member-order: bysource
 ```
 """
-CHAPTERS = re.compile(r"Serves (?:[^.(]|\([^)]*\))*")  # up to the period, one in parentheses aside
+CHAPTERS = re.compile(r"Serves\s(?:[^.(]|\([^)]*\))*")  # up to the period, one in parentheses aside
 EQUATIONS = re.compile(r"\bEqs?\.? \d+(?:-\d+)?(?:(?:,| and|, and)\s+\d+(?:-\d+)?)*")
 
 
