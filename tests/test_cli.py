@@ -483,7 +483,7 @@ def test_without_distributed_the_rest_works(command, monkeypatch):
     assert command("run tiny --members 0:1")[0] == 0
 
 
-@pytest.mark.filterwarnings("ignore:'helpers.studies' found in sys.modules")
+@pytest.mark.filterwarnings("ignore:'helpers.(studies|cli)' found in sys.modules")
 def test_what_the_command_submits_is_known_to_workers(tmp_path, monkeypatch, capsys):
     def submit(function, *arguments, **options):
         raise RuntimeError(f"{function.__module__} was submitted")
