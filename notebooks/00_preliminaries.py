@@ -711,7 +711,7 @@ print(f"ELBO below the log likelihood by {gap.mean():.2f} nats on average")
 r"""
 The assertion is Eq. 2 once more: the ELBO falls short of $\log p(x)$ by exactly this gap.
 
-| | collapsed under $q$ | not collapsed under $q$ |
+| unit | collapsed under $q$ | not collapsed under $q$ |
 |---|---|---|
 | **collapsed under $p(z \mid x)$** | neither uses the unit | a wasteful encoder: there is a gap |
 | **not collapsed under $p(z \mid x)$** | a lazy encoder: there is a gap | the unit is in use |
