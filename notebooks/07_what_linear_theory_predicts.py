@@ -301,7 +301,7 @@ them on a deep VAE ($\theta = 0.05$).
 """
 
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
 def encoded(vae, x):
     """Mean and log variance of q(z | x) for each row of x (N, n), as a deep encoder would put them out."""
     mean = (x - vae.mu) @ vae.V.T
@@ -732,7 +732,7 @@ for beta in (1.0, 5.0):
     assert np.allclose(np.sort(D), spectrum.encoder_variances(lam[:8], s, beta), atol=0.02)
     print(f"β = {beta}: L-BFGS in W, V, log D and log s ends at σ² = {s:.4f}, as (b) has it")
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
 for beta in (0.25, 1.0, 2.0, 5.0, 10.0):
     learned = spectrum.learned_sigma2(lam, k, beta)
     root = brentq(lambda s, b=beta: np.minimum(b, lam[:k] / s).sum() + lam[k:].sum() / s - n, 1e-4, 10)
@@ -743,7 +743,7 @@ for beta in (0.25, 1.0, 2.0, 5.0, 10.0):
     print(f"β = {beta:5}: learned σ² = {learned:.5f}, θ = {beta * learned:.5f}, {alive:2d} of {k} units active")
 assert np.isclose(spectrum.learned_sigma2(lam, k), ppca.fit(digits, k).sigma2, rtol=1e-12)
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
 for name, values in (("digits", lam), ("MNIST", lam_mnist)):
     last = values[0] / values.mean()
     assert spectrum.active(values[:k], spectrum.learned_sigma2(values, k, 0.99 * last), 0.99 * last).any()
@@ -985,7 +985,7 @@ def measured_rates(beta, lag=1.0):
     return np.array(measured), np.array(stated)
 
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
 for beta in (0.0, 0.5, 1.0):
     measured, _ = measured_rates(beta)
     assert np.allclose(measured, spectrum.escape_rate(true, s, beta), atol=1e-4)
@@ -1307,7 +1307,7 @@ model for the next.
 variances of the encoder. With the mean squared error over the digits' 64 pixels, $w = 0.01$ and six units:
 """
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
 weights = 1 / n, 0.01
 theta = implied_theta(*weights)
 _, D, _ = descend(6, *weights)

@@ -587,7 +587,7 @@ which is the difference between the tuned ELBO and the ELBO in the paper's Table
 derivative is taken by automatic differentiation, at $\beta = 1$:
 """
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
 log_alpha = torch.zeros(2, dtype=torch.float64, requires_grad=True)
 alpha, changed = log_alpha.exp(), dict(small.named_parameters())
 rows, biases = changed["encoder.2.weight"], changed["encoder.2.bias"]
@@ -595,7 +595,7 @@ changed["encoder.2.weight"] = torch.cat([rows[:2] * alpha[:, None], rows[2:]])
 changed["encoder.2.bias"] = torch.cat([biases[:2] * alpha, biases[2:] + 2 * log_alpha])
 changed["decoder.0.weight"] = changed["decoder.0.weight"] / alpha
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
 nodes, weights = gauss_hermite(60)
 pairs = x.repeat_interleave(len(nodes), 0), nodes.repeat(len(x), 1)
 squared_error, kl = (terms.reshape(len(x), -1) @ weights for terms in functional_call(small, changed, pairs))
