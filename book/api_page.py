@@ -18,7 +18,7 @@ import pairs
 import helpers
 
 PACKAGE = Path(helpers.__file__).parent
-PAGE = """# helpers.{name}
+PAGE = """# {name}
 
 {place}
 
@@ -28,7 +28,7 @@ PAGE = """# helpers.{name}
    :member-order: bysource
 ```
 """
-CHAPTERS = re.compile(r"Serves\s(?:[^.(]|\([^)]*\))*")  # up to the period, one in parentheses aside
+CHAPTERS = re.compile(r"Serves\s(?:[^.(`]|`[^`]*`|\([^)]*\))*")  # up to the period that ends the sentence
 EQUATIONS = re.compile(r"\bEqs?\.? \d+(?:-\d+)?(?:(?:,| and|, and)\s+\d+(?:-\d+)?)*")
 
 
@@ -155,12 +155,11 @@ def docstring_to_rst(app, what, name, thing, options, lines):
         arguments = set(inspect.signature(thing).parameters)
     except (TypeError, ValueError):
         arguments = set()
-    example = False
-    for i, line in enumerate(lines):
-        example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
-        if not example:
-            lines[i] = as_rst(line, name, arguments)
-    lines[:] = linked("\n".join(lines), *pages(str(app.srcdir))).split("\n")
+    parts = re.split(r"^(\s*>>>(?:.*\S.*\n?)+)", "\n".join(lines), flags=re.MULTILINE)  # to a blank line
+    for i in range(0, len(parts), 2):
+        words = "\n".join(as_rst(line, name, arguments) for line in parts[i].split("\n"))
+        parts[i] = linked(words, *pages(str(app.srcdir)))
+    lines[:] = "".join(parts).split("\n")
 
 
 def skip(app, what, name, thing, skipped, options):

@@ -61,6 +61,8 @@ def test_a_line_becomes_what_sphinx_takes_literally():
 def test_chapters_and_equations_become_links():
     text = "Serves chapters 01 (Eqs 1 and\n10-12, Appendix A.1) and 02. In Eq. 12 and Eq. 99 it is 02."
     linked = api_page.linked(text, {"01": "notebooks/01_a", "02": "notebooks/02_b"}, {10: "notebooks/02_b", 12: "n"})
+    of = "Serves :py:obj:`train <helpers.train>`, and chapter 02. Chapter 01 is named."
+    assert api_page.linked(of, {"01": "a", "02": "b"}, {}) == of.replace("02", ":doc:`02 </b>`")
     assert linked == (
         "Serves chapters :doc:`01 </notebooks/01_a>` (Eqs 1 and\n"
         "`10-12 <../../notebooks/02_b.html#equation-10>`__, Appendix A.1) and :doc:`02 </notebooks/02_b>`. "
