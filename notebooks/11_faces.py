@@ -257,7 +257,7 @@ r"""
 ## Figures 7 to 9 in small: patches
 
 Six VAEs in one lock-step run, of the two quick plans: $\sigma^2$ learned with annealing and without, and four fixed
-ones. The network is a smaller one, with three convolutions and 64 latents, and it sees 512 patches for a dozen epochs.
+ones. The network is a smaller one, with three convolutions and 64 latents, and it sees 512 patches for five epochs.
 """
 
 # %%
@@ -301,7 +301,7 @@ $\sigma^2$ and inactive units, with annealing and without.
 
 Panel a has the ELBO of the standard objective over the epochs, as in Figure 7; b and c what Figure 8 shows, $\sigma^2$ and
 the inactive units. While $\beta$ is small the annealed run maximises something else than what is drawn. How
-the two compare after a dozen epochs differs between seeds and machines, so no cell claims it. What holds:
+the two compare after five epochs differs between seeds and machines, so no cell claims it. What holds:
 """
 
 
@@ -430,7 +430,7 @@ r"""
 **Figure 11.4.** Figures 10 and 11 of the paper in small: eight patches above their reconstructions, and decoded
 points of the plane through the first three.
 
-After a dozen epochs the reconstructions are blurred, and the grid of the convolutions shows. How much of the pixels' variance do
+After five epochs the reconstructions are blurred, and the grid of the convolutions shows. How much of the pixels' variance do
 they leave?
 """
 

@@ -161,12 +161,12 @@ ON_MNIST = {  # annealing over 100 epochs
     "precision": "tf32",
 }
 # Patches and faces are few, and the steps with them, so all is shorter.
-ON_PATCHES = {  # annealing over 5 epochs
+ON_PATCHES = {  # annealing over 2 epochs
     "data": "patches",
     "network": PATCHES,
-    "epochs": 12,
+    "epochs": 5,
     "batch_size": 16,
-    "snapshots": (4,),
+    "snapshots": (2,),
     "pictures": (3, 5, 7, 4, 6, 0, 1, 2),  # the first three differ, for the plane
 }
 ON_FACES_BY_CPU = {  # annealing over 4 epochs
@@ -319,7 +319,7 @@ STUDIES = {
     "faces-learned": Study(
         "Figures 7, 8, 10 and 11: convolutional VAEs on faces, noise variance learned, with and without annealing",
         {
-            "quick": Plan(**ON_PATCHES, members=_learned(rates=(2e-3,), annealing=5, rule="closed form")),
+            "quick": Plan(**ON_PATCHES, members=_learned(rates=(2e-3,), annealing=2, rule="closed form")),
             "laptop": Plan(
                 **ON_FACES_BY_CPU, epochs=10, members=_learned(rates=(1e-3,), annealing=4, rule="closed form")
             ),
