@@ -1,0 +1,293 @@
+"""How a VAE's loss was written, and what it asks for: the weights of its terms and the theta they imply.
+
+Serves chapter 12. Whatever its reductions and factors, a loss of squared errors is, for one sample and up to a factor,
+
+    E / (2 theta) + K,
+
+E the squared error summed over the features and K the KL divergence summed over the latents. Nothing but theta decides
+where its optimum is, what survives there and what collapses: theta is beta sigma2 of a Gaussian VAE (chapter 07). A
+loss is read from text as one would say it, ``"mean(se) + 0.00025*kl"``.
+"""
+
+import ast
+import math
+import operator
+from dataclasses import dataclass, field
+
+from helpers import spectrum
+from helpers._validation import finite_array, integer, words
+
+# Data terms by the name they have in a loss, and what each is per feature.
+TERMS = {
+    "se": ("gaussian", "squared error"),
+    "nll": ("gaussian", "negative log density of a Gaussian, with its sigma2"),
+    "bce": ("bernoulli", "binary cross-entropy"),
+    "ce": ("categorical", "cross-entropy over classes"),
+    "poisson": ("poisson", "negative log probability of a Poisson count"),
+    "nb": ("negative binomial", "negative log probability of a negative binomial count"),
+    "ae": ("laplace", "absolute error"),
+    "huber": ("huber", "Huber's loss"),
+}
+GRAMMAR = (
+    "a sum of one data term and kl, each with a factor: se, nll(sigma2=0.1), nll(learned), bce, ce, poisson, nb, ae or "
+    "huber; sum(...) over features or latents, which is understood, or mean(...); batch=sum in either for a sum over "
+    "the minibatch where a mean is understood; max(kl, 0.5) for free bits; numbers, n, k and batch in factors"
+)
+# How well-known code writes its loss, by the names of its settings.
+PRESETS = {
+    "pythae VAE, mse": "0.5*sum(se) + kl",
+    "pythae VAE, bce": "sum(bce) + kl",
+    "pythae BetaVAE, mse": "0.5*sum(se) + 4*kl",
+    "PyTorch-VAE VanillaVAE": "mean(se) + 0.00025*kl",
+    "pytorch/examples vae": "sum(bce, batch=sum) + sum(kl, batch=sum)",
+    "Keras example, VAE": "sum(bce) + kl",
+    "Lightning Bolts VAE": "mean(se) + 0.1*mean(kl)",
+    "scvi-tools SCVI": "sum(nb) + kl",
+    "mean squared error plus KL": "mean(se) + kl",
+    "mean squared error plus mean KL": "mean(se) + mean(kl)",
+    "a Gaussian decoder, sigma2 = 0.1": "nll(sigma2=0.1) + kl",
+    "a Gaussian decoder, sigma2 learned": "nll(learned) + kl",
+}
+ARITHMETIC = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss per sample, up to constants: `data` times its data term plus `kl` times the KL divergence.
+
+    Parameters
+    ----------
+    likelihood : str
+        gaussian, bernoulli, categorical, poisson, negative binomial, laplace or huber.
+    data : float
+        Weight of the data term summed over the features; for a Gaussian that of the squared error, or, where sigma2 is
+        learned, of the negative log density.
+    kl : float
+        Weight of the KL divergence summed over the latents.
+    learned : bool
+        Whether sigma2 is learned with the rest, one for all features.
+    free_bits : float
+        Nats of each latent that cost nothing.
+    notes : tuple of str
+        What the way it is written makes depend on something else, a sentence each.
+    """
+
+    likelihood: str
+    data: float
+    kl: float
+    learned: bool = False
+    free_bits: float = 0.0
+    notes: tuple = field(default=(), compare=False)
+
+    @property
+    def beta(self):
+        """The weight of the KL divergence beside a data term that weighs 1, a float."""
+        return self.kl / self.data
+
+    def theta(self, eigenvalues=None, k=None):
+        """The theta that the loss implies, a float; None where no exact one is known for this likelihood.
+
+        Parameters
+        ----------
+        eigenvalues : (n,) array_like, optional
+            Of the data's covariance, descending: needed where sigma2 is learned.
+        k : int, optional
+            Number of latents: likewise. The theta is then that at the linear VAE's optimum.
+        """
+        if self.likelihood != "gaussian":
+            return None
+        if not self.learned:
+            return self.kl / (2 * self.data)
+        if eigenvalues is None or k is None:
+            raise ValueError("eigenvalues and k are needed, as sigma2 is learned; expected the data's and a number")
+        return self.beta * spectrum.learned_sigma2(eigenvalues, k, self.beta)
+
+
+@dataclass
+class _Term:
+    """One term as it is read: its name, weight over (features or latents, minibatch), and settings."""
+
+    name: str
+    weight: float = 1.0
+    mean: bool = False
+    batch: str = "mean"
+    sigma2: object = None
+    free_bits: float = 0.0
+
+
+class _Reader:
+    """Walks the syntax tree of a loss, as Python parses it, and refuses what is none."""
+
+    def __init__(self, text, sizes):
+        self.text, self.sizes, self.used = text, sizes, set()
+
+    def refuse(self, what):
+        raise ValueError(f"loss is {self.text!r:.200}: {what}; expected {GRAMMAR}")
+
+    def number(self, node):
+        """The value of a factor."""
+        match node:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                return float(value)
+            case ast.Name(id=name) if name in self.sizes:
+                if self.sizes[name] is None:
+                    self.refuse(f"it has {name}, which was not given")
+                self.used.add(name)
+                return float(self.sizes[name])
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -self.number(inner)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
+                try:
+                    value = ARITHMETIC[type(op)](self.number(left), self.number(right))
+                except (ZeroDivisionError, OverflowError):
+                    self.refuse(f"{ast.unparse(node)} is no number")
+                if isinstance(value, complex) or not math.isfinite(value):
+                    self.refuse(f"{ast.unparse(node)} is no number")
+                return value
+        self.refuse(f"{ast.unparse(node)} is no number")
+
+    def has_term(self, node):
+        return any(isinstance(one, ast.Name) and (one.id in TERMS or one.id == "kl") for one in ast.walk(node))
+
+    def terms(self, node, weight=1.0):
+        """The terms of an expression, all with their weights."""
+        match node:
+            case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+                sign = 1.0 if isinstance(op, ast.Add) else -1.0
+                return self.terms(left, weight) + self.terms(right, sign * weight)
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                factor, rest = (right, left) if self.has_term(left) else (left, right)
+                return self.terms(rest, weight * self.number(factor))
+            case ast.BinOp(left=left, op=ast.Div(), right=right):
+                divisor = self.number(right)
+                if not divisor:
+                    self.refuse("it divides by 0")
+                return self.terms(left, weight / divisor)
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return self.terms(inner, -weight)
+            case ast.UnaryOp(op=ast.UAdd(), operand=inner):
+                return self.terms(inner, weight)
+        term = self.term(node)
+        term.weight *= weight
+        return [term]
+
+    def term(self, node):
+        match node:
+            case ast.Name(id=name) if name in TERMS or name == "kl":
+                if name == "nll":
+                    self.refuse("nll has no sigma2")
+                return _Term(name)
+            case ast.Call(func=ast.Name(id="sum" | "mean" as reduction), args=[inner], keywords=keywords):
+                if (
+                    isinstance(inner, ast.Call)
+                    and isinstance(inner.func, ast.Name)
+                    and inner.func.id in ("sum", "mean")
+                ):
+                    self.refuse(f"{ast.unparse(node)} reduces twice")
+                (term, *others) = self.terms(inner)
+                if others:
+                    self.refuse(f"{ast.unparse(node)} reduces several terms at once")
+                term.mean = reduction == "mean"
+                for keyword in keywords:
+                    over = keyword.value.id if isinstance(keyword.value, ast.Name) else ""
+                    if keyword.arg != "batch" or over not in ("sum", "mean"):
+                        self.refuse(f"{ast.unparse(keyword)} is no batch=sum or batch=mean")
+                    term.batch = over
+                return term
+            case ast.Call(func=ast.Name(id="max"), args=[ast.Name(id="kl"), floor], keywords=[]):
+                bits = self.number(floor)
+                if bits < 0:
+                    self.refuse(f"free bits are {bits:g}, below 0")
+                return _Term("kl", free_bits=bits)
+            case ast.Call(func=ast.Name(id="nll"), args=[ast.Name(id="learned")], keywords=[]):
+                return _Term("nll", sigma2="learned")
+            case ast.Call(func=ast.Name(id="nll"), args=[], keywords=[ast.keyword(arg="sigma2", value=value)]):
+                sigma2 = self.number(value)
+                if sigma2 <= 0:
+                    self.refuse(f"sigma2 is {sigma2:g}, not above 0")
+                return _Term("nll", sigma2=sigma2)
+        self.refuse(f"{ast.unparse(node)} is no term")
+
+
+def read(loss, n=None, k=None, batch=None):
+    """The `Objective` of a loss in words.
+
+    Parameters
+    ----------
+    loss : str
+        One of `PRESETS`, or like ``"mean(se) + 0.00025*kl"``; a refusal says what the words are.
+    n, k, batch : int, optional
+        Features, latents and samples of a minibatch; each is needed only where the loss depends on it.
+
+    Raises
+    ------
+    ValueError
+        When the text is no loss, a weight is not above 0, or a number is missing that the weights depend on.
+    """
+    text = PRESETS.get(words("loss", loss), loss)
+    sizes = {"n": n, "k": k, "batch": batch}
+    sizes = {name: None if size is None else integer(name, size, 1, 2**53) for name, size in sizes.items()}
+    reader = _Reader(text, sizes)
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        reader.refuse("it cannot be read")
+    terms = reader.terms(tree)
+    kinds = ["kl" if term.name == "kl" else "data" for term in terms]
+    if sorted(kinds) != ["data", "kl"]:
+        reader.refuse(f"it has {kinds.count('data')} data terms and {kinds.count('kl')} of kl")
+    data, kl = sorted(terms, key=lambda term: term.name == "kl")
+    weights = {}
+    for term, own in ((data, "n"), (kl, "k")):
+        weight = term.weight
+        if term.mean:
+            if sizes[own] is None:
+                reader.refuse(f"mean({term.name}) depends on {own}, which was not given")
+            weight /= sizes[own]
+        if term.batch == "sum" and data.batch != kl.batch:
+            if batch is None:
+                reader.refuse(f"the sum of {term.name} over the minibatch depends on batch, which was not given")
+            weight *= sizes["batch"]
+        if not weight > 0 or not math.isfinite(weight):
+            reader.refuse(f"the weight of {term.name} is {weight:g}, not above 0")
+        weights[term.name] = weight
+    weight, learned = weights[data.name], data.sigma2 == "learned"
+    if data.name == "nll" and not learned:
+        weight /= 2 * data.sigma2  # its other term is a constant
+    notes = tuple(_notes(data, kl, reader.used, sizes))
+    return Objective(TERMS[data.name][0], weight, weights["kl"], learned, kl.free_bits, notes)
+
+
+def _notes(data, kl, used, sizes):
+    if data.batch != kl.batch:
+        summed = data.name if data.batch == "sum" else "kl"
+        yield (
+            f"Over the minibatch {summed} is summed and the other term averaged, so the balance of the two changes "
+            f"with the size of the minibatch, here {sizes['batch']}."
+        )
+    if data.mean:
+        yield (
+            f"The mean over the {sizes['n']} features divides the data term by their number, so the same weight asks "
+            "for something else at another size of the data."
+        )
+    if kl.mean:
+        yield (
+            f"The mean over the {sizes['k']} latents divides the KL divergence by their number, so more latents are "
+            "each cheaper."
+        )
+    for name in sorted(used):
+        yield f"A factor depends on {name}, here {sizes[name]}."
+
+
+def at_theta(theta, likelihood="gaussian"):
+    """A loss of squared errors with that theta, as text that no size changes."""
+    (theta,) = finite_array("theta", [theta], (1,))
+    if likelihood != "gaussian" or theta <= 0:
+        raise ValueError(f"theta is {theta} and likelihood {likelihood!r}; expected above 0, of gaussian")
+    return f"{1 / (2 * theta):.6g}*sum(se) + kl"

@@ -1,0 +1,207 @@
+"""How a loss was written, and the theta it implies: against the losses themselves, by autograd."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from helpers import objective, spectrum
+from helpers.objective import Objective, read
+
+N, K, BATCH = 7, 3, 5
+
+
+def pieces(seed=0):
+    """Minibatch, reconstruction and encoder outputs of a random model, and the parameters they depend on."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    encoder, decoder = nn.Linear(N, 2 * K).double(), nn.Linear(K, N).double()
+    x = torch.rand(BATCH, N, generator=generator, dtype=torch.float64)
+    mean, logvar = encoder(x).chunk(2, dim=1)
+    z = mean + (logvar / 2).exp() * torch.randn(BATCH, K, generator=generator, dtype=torch.float64)
+    return x, decoder(z), mean, logvar, [*encoder.parameters(), *decoder.parameters()]
+
+
+def kl_of(mean, logvar):
+    return (mean**2 + logvar.exp() - 1 - logvar) / 2  # (BATCH, K)
+
+
+# Losses as they stand in the code of others, of (x, output, mean, logvar).
+WRITTEN = {
+    "pythae VAE, mse": lambda x, y, m, v: (
+        (0.5 * F.mse_loss(y, x, reduction="none").sum(-1)).mean() + kl_of(m, v).sum(-1).mean()
+    ),
+    "pythae BetaVAE, mse": lambda x, y, m, v: (
+        0.5 * F.mse_loss(y, x, reduction="none").sum(-1) + 4 * kl_of(m, v).sum(-1)
+    ).mean(),
+    "pythae VAE, bce": lambda x, y, m, v: (
+        F.binary_cross_entropy_with_logits(y, x, reduction="none").sum(-1) + kl_of(m, v).sum(-1)
+    ).mean(),
+    "PyTorch-VAE VanillaVAE": lambda x, y, m, v: (
+        F.mse_loss(y, x) + 0.00025 * torch.mean(-0.5 * torch.sum(1 + v - m**2 - v.exp(), dim=1), dim=0)
+    ),
+    "pytorch/examples vae": lambda x, y, m, v: (
+        F.binary_cross_entropy_with_logits(y, x, reduction="sum") - 0.5 * torch.sum(1 + v - m.pow(2) - v.exp())
+    ),
+    "Keras example, VAE": lambda x, y, m, v: (
+        torch.mean(F.binary_cross_entropy_with_logits(y, x, reduction="none").sum(1))
+        + torch.mean(torch.sum(-0.5 * (1 + v - m**2 - v.exp()), dim=1))
+    ),
+    "Lightning Bolts VAE": lambda x, y, m, v: (
+        F.mse_loss(y, x, reduction="mean")
+        + 0.1
+        * torch.distributions.kl_divergence(
+            torch.distributions.Normal(m, (v / 2).exp()), torch.distributions.Normal(0.0, 1.0)
+        ).mean()
+    ),
+    "mean squared error plus KL": lambda x, y, m, v: F.mse_loss(y, x) + kl_of(m, v).sum(1).mean(),
+    "mean squared error plus mean KL": lambda x, y, m, v: F.mse_loss(y, x) + kl_of(m, v).mean(),
+    "a Gaussian decoder, sigma2 = 0.1": lambda x, y, m, v: (
+        -torch.distributions.Normal(y, 0.1**0.5).log_prob(x).sum(1) + kl_of(m, v).sum(1)
+    ).mean(),
+}
+
+
+def normal_form(found, x, y, mean, logvar):
+    data = ((y - x) ** 2).sum(1).mean()
+    if found.likelihood == "bernoulli":
+        data = F.binary_cross_entropy_with_logits(y, x, reduction="none").sum(1).mean()
+    return found.data * data + found.kl * kl_of(mean, logvar).sum(1).mean()
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_preset_has_the_gradient_of_the_loss_as_it_is_written(name):
+    """Up to one factor, all of it: so the two have the same optima."""
+    x, y, mean, logvar, parameters = pieces()
+    found = read(name, n=N, k=K, batch=BATCH)
+    theirs = torch.autograd.grad(WRITTEN[name](x, y, mean, logvar), parameters, retain_graph=True)
+    ours = torch.autograd.grad(normal_form(found, x, y, mean, logvar), parameters)
+    theirs, ours = (torch.cat([g.flatten() for g in one]) for one in (theirs, ours))
+    factor = (theirs @ ours) / (ours @ ours)
+    assert factor > 0 and (theirs - factor * ours).abs().max() <= 1e-12 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN if "bce" not in objective.PRESETS[name]])
+def test_theta_is_the_price_of_a_nat(name):
+    """E / 2 theta + K: the ratio of the two derivatives of the loss as it is written, by autograd."""
+    x, y, mean, logvar, _ = pieces(1)
+    scale = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    error, log_scale = (y - x) * scale[0].sqrt(), scale[1]
+    loss = WRITTEN[name](x, x + error, mean, logvar)
+    (per_error,) = torch.autograd.grad(loss, scale, retain_graph=True)
+    per_unit = ((y - x) ** 2).sum(1).mean()
+    wider = logvar.detach().requires_grad_()
+    (per_kl,) = torch.autograd.grad(WRITTEN[name](x, y.detach(), mean.detach(), wider), wider)
+    (own,) = torch.autograd.grad(kl_of(mean.detach(), wider).sum(1).mean(), wider)
+    assert log_scale == 1
+    theta = (per_kl / own).mean() / (2 * per_error[0] / per_unit)
+    assert read(name, n=N, k=K, batch=BATCH).theta() == pytest.approx(theta.item(), rel=1e-9)
+
+
+def test_what_the_thetas_are():
+    for text, theta in [
+        ("mean(se) + kl", 392.0),  # MNIST
+        ("mean(se) + 0.00025*kl", 0.098),
+        ("mean(se) + 0.1*mean(kl)", 0.6125),
+        ("mean(se) + sum(kl, batch=sum)", 50176.0),
+        ("sum(se) + kl", 0.5),
+        ("0.5*sum(se) + 4*kl", 4.0),
+        ("nll(sigma2=0.01) + 2*kl", 0.02),
+        ("se/(2*0.25) + kl", 0.25),
+        ("(se + kl)*3", 0.5),
+        ("sum(0.5*se) + kl/2", 0.5),
+        ("mean(se, batch=sum) + sum(kl, batch=sum)", 392.0),
+        ("n*mean(se) + 2*kl", 1.0),
+        ("kl + se", 0.5),
+        ("2**-1*se + kl", 1.0),
+    ]:
+        assert read(text, n=784, k=64, batch=128).theta() == pytest.approx(theta, rel=1e-12), text
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 10**4), st.integers(1, 500), st.integers(1, 512))
+def test_reductions_are_factors(a, b, n, k, batch):
+    def theta(text):
+        return read(text, n=n, k=k, batch=batch).theta()
+
+    base = b / (2 * a)
+    assert theta(f"{a!r}*sum(se) + {b!r}*kl") == pytest.approx(base)
+    assert theta(f"{a!r}*mean(se) + {b!r}*kl") == pytest.approx(base * n)
+    assert theta(f"{a!r}*mean(se) + {b!r}*mean(kl)") == pytest.approx(base * n / k)
+    assert theta(f"{a!r}*sum(se, batch=sum) + {b!r}*kl") == pytest.approx(base / batch)
+    assert theta(objective.at_theta(base)) == pytest.approx(base, rel=1e-5)
+
+
+def test_a_learned_sigma2_needs_the_data():
+    found = read("nll(learned) + 2*kl")
+    eigenvalues = np.array([4.0, 2.0, 1.0, 0.5])
+    assert found.theta(eigenvalues, 2) == 2 * spectrum.learned_sigma2(eigenvalues, 2, 2.0)
+    with pytest.raises(ValueError, match="eigenvalues and k are needed"):
+        found.theta()
+
+
+def test_other_likelihoods_have_no_theta():
+    for term in ("bce", "ce", "poisson", "nb", "ae", "huber"):
+        found = read(f"2*{term} + 3*kl")
+        assert found.theta() is None and found.beta == 1.5
+
+
+def test_free_bits_and_notes():
+    assert read("se + max(kl, 0.25)") == Objective("gaussian", 1.0, 1.0, free_bits=0.25)
+    assert read("se + kl").notes == ()
+    mismatched = read("mean(se) + k/n*sum(kl, batch=sum)", n=784, k=64, batch=128)
+    for words in (
+        "kl is summed",
+        "128",
+        "mean over the 784 features",
+        "depends on k, here 64",
+        "depends on n, here 784",
+    ):
+        assert any(words in note for note in mismatched.notes), words
+    assert any("mean over the 3 latents" in note for note in read("se + mean(kl)", k=3).notes)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("se", "1 data terms and 0 of kl"),
+        ("se + kl + kl", "1 data terms and 2 of kl"),
+        ("se + bce + kl", "2 data terms"),
+        ("se - kl", "weight of kl is -1"),
+        ("0*se + kl", "weight of se is 0"),
+        ("se + kl/0", "divides by 0"),
+        ("se + 1/0*kl", "is no number"),
+        ("se + (-1)**0.5*kl", "is no number"),
+        ("se*kl", "is no number"),
+        ("se + True*kl", "is no number"),
+        ("se + 1j*kl", "is no number"),
+        ("mean(se) + kl", "depends on n, which was not given"),
+        ("se + mean(kl)", "depends on k, which was not given"),
+        ("se + sum(kl, batch=sum)", "depends on batch, which was not given"),
+        ("batch*se + kl", "it has batch, which was not given"),
+        ("sum(mean(se)) + kl", "reduces twice"),
+        ("sum(se + kl)", "reduces several terms"),
+        ("sum(se, axis=1) + kl", "axis=1"),
+        ("nll + kl", "nll has no sigma2"),
+        ("nll(sigma2=0) + kl", "sigma2 is 0"),
+        ("se + max(kl, -1)", "free bits are -1"),
+        ("mse + kl", "mse is no term"),
+        ("se + kl)", "cannot be read"),
+        ("se; kl", "cannot be read"),
+        ("__import__('os').system('true') + kl", "is no"),
+        ("(" * 500 + "se" + ")" * 500, "cannot be read"),
+    ],
+)
+def test_what_is_no_loss_is_named(text, message):
+    with pytest.raises(ValueError, match=r"(?s)loss is .*" + message.replace("(", r"\(")):
+        read(text)
+
+
+def test_bad_sizes():
+    for sizes, message in (({"n": 0}, "n is 0"), ({"k": 1.5}, "k is 1.5"), ({"batch": "2"}, "batch is '2'")):
+        with pytest.raises(ValueError, match=message):
+            read("se + kl", **sizes)
+    with pytest.raises(ValueError, match="theta is 0"):
+        objective.at_theta(0)
