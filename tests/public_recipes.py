@@ -196,7 +196,7 @@ def not_positive(value):
 
 def theory():
     """Recipes for the linear theory, the Bernoulli model and the measures of collapse."""
-    from helpers import bernoulli, collapse, exact, linear_vae, moments, ppca, spectrum, standing
+    from helpers import bernoulli, collapse, exact, linear_vae, moments, objective, ppca, spectrum, standing
 
     M = moments.Moments(MU, COVARIANCE, 10)
     other = moments.Moments([0.0, 0.0], np.eye(2), 10)
@@ -384,6 +384,30 @@ def theory():
                 "seed": whole(0, takes="zero"),
             },
         ),
+        "objective.Objective": Recipe(
+            objective.Objective,
+            {
+                "likelihood": choice("gaussian"),
+                "data": pos(0.5),
+                "kl": pos(2.0),
+                "learned": flag(False),
+                "free_bits": non(0.25),
+                "notes": many(("A note.",), takes="empty tuple", extra={"empty": lambda: ("",)}),
+            },
+        ),
+        "objective.Objective.theta": Recipe(
+            objective.read("nll(learned) + 2*kl").theta, {"eigenvalues": all_eigenvalues, "k": whole(2)}
+        ),
+        "objective.read": Recipe(
+            objective.read,
+            {
+                "loss": word("mean(se) + mean(kl)", extra={"no sum": lambda: "se", "no text": lambda: "import os"}),
+                "n": whole(3),
+                "k": whole(2),
+                "batch": whole(4, **OPTIONAL),
+            },
+        ),
+        "objective.at_theta": Recipe(objective.at_theta, {"theta": pos(0.5)}),
         **{f"spectrum.{name}": Recipe(getattr(spectrum, name), part) for name in ("active", "encoder_variances", "kl")},
         "spectrum.escape_rate": Recipe(spectrum.escape_rate, part | {"beta": non(1.0)}),
         "spectrum.epsilon_delta_threshold": Recipe(spectrum.epsilon_delta_threshold, part | {"delta": pos(0.25)}),

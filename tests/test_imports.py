@@ -18,6 +18,7 @@ FLOORS = {
     "_files": {"_validation"},
     "moments": {"_validation"},
     "spectrum": {"_validation"},
+    "objective": {"_validation", "spectrum"},
     "collapse": {"_validation"},
     "exact": {"_validation"},
     "vae": {"_validation"},

@@ -1,9 +1,11 @@
 """How a loss was written, and the theta it implies: against the losses themselves, by autograd."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -121,6 +123,7 @@ def test_what_the_thetas_are():
         assert read(text, n=784, k=64, batch=128).theta() == pytest.approx(theta, rel=1e-12), text
 
 
+@settings(deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 10**4), st.integers(1, 500), st.integers(1, 512))
 def test_reductions_are_factors(a, b, n, k, batch):
     def theta(text):
@@ -138,7 +141,7 @@ def test_a_learned_sigma2_needs_the_data():
     found = read("nll(learned) + 2*kl")
     eigenvalues = np.array([4.0, 2.0, 1.0, 0.5])
     assert found.theta(eigenvalues, 2) == 2 * spectrum.learned_sigma2(eigenvalues, 2, 2.0)
-    with pytest.raises(ValueError, match="eigenvalues and k are needed"):
+    with pytest.raises(ValueError, match="eigenvalues is None, and sigma2 is learned"):
         found.theta()
 
 
@@ -177,10 +180,10 @@ def test_free_bits_and_notes():
         ("se*kl", "is no number"),
         ("se + True*kl", "is no number"),
         ("se + 1j*kl", "is no number"),
-        ("mean(se) + kl", "depends on n, which was not given"),
-        ("se + mean(kl)", "depends on k, which was not given"),
-        ("se + sum(kl, batch=sum)", "depends on batch, which was not given"),
-        ("batch*se + kl", "it has batch, which was not given"),
+        ("mean(se) + kl", "n is None, and mean(se)"),
+        ("se + mean(kl)", "k is None, and mean(kl)"),
+        ("se + sum(kl, batch=sum)", "batch is None, and the sum of kl"),
+        ("batch*se + kl", "batch is None, and a factor"),
         ("sum(mean(se)) + kl", "reduces twice"),
         ("sum(se + kl)", "reduces several terms"),
         ("sum(se, axis=1) + kl", "axis=1"),
@@ -195,7 +198,7 @@ def test_free_bits_and_notes():
     ],
 )
 def test_what_is_no_loss_is_named(text, message):
-    with pytest.raises(ValueError, match=r"(?s)loss is .*" + message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         read(text)
 
 

@@ -10,7 +10,7 @@ The modules stand in layers, and each imports from the layers below its own alon
     6  experiments  long_runs
     5  train  plans
     4  linear_vae  scorecard  standing  data  lockstep  checkpoint  evaluation  reconstructions
-    3  ppca  bernoulli  ledger  records  celeba  ensemble  plots
+    3  ppca  bernoulli  objective  ledger  records  celeba  ensemble  plots
     2  moments  spectrum  collapse  exact  vae  _files
     1  _validation
 

@@ -1,6 +1,6 @@
 """How a VAE's loss was written, and what it asks for: the weights of its terms and the theta they imply.
 
-Serves chapter 12. Whatever its reductions and factors, a loss of squared errors is, for one sample and up to a factor,
+Serves chapter 07. Whatever its reductions and factors, a loss of squared errors is, for one sample and up to a factor,
 
     E / (2 theta) + K,
 
@@ -15,7 +15,7 @@ import operator
 from dataclasses import dataclass, field
 
 from helpers import spectrum
-from helpers._validation import finite_array, integer, words
+from helpers._validation import instance, integer, non_negative, one_of, positive, words
 
 # Data terms by the name they have in a loss, and what each is per feature.
 TERMS = {
@@ -85,9 +85,18 @@ class Objective:
     free_bits: float = 0.0
     notes: tuple = field(default=(), compare=False)
 
+    def __post_init__(self):
+        one_of("likelihood", self.likelihood, [likelihood for likelihood, _ in TERMS.values()])
+        for name, value in (("data", self.data), ("kl", self.kl)):
+            object.__setattr__(self, name, positive(name, value))
+        object.__setattr__(self, "free_bits", non_negative("free_bits", self.free_bits))
+        if instance("learned", self.learned, bool) and self.likelihood != "gaussian":
+            raise ValueError(f"learned is True of a {self.likelihood} likelihood; expected it of a gaussian one alone")
+        object.__setattr__(self, "notes", tuple(words("notes", note) for note in instance("notes", self.notes, tuple)))
+
     @property
     def beta(self):
-        """The weight of the KL divergence beside a data term that weighs 1, a float."""
+        """The weight of the KL divergence beside a data term that weighs 1: a float."""
         return self.kl / self.data
 
     def theta(self, eigenvalues=None, k=None):
@@ -99,13 +108,21 @@ class Objective:
             Of the data's covariance, descending: needed where sigma2 is learned.
         k : int, optional
             Number of latents: likewise. The theta is then that at the linear VAE's optimum.
+
+        Raises
+        ------
+        ValueError
+            When sigma2 is learned and what it depends on is not given, or has no best sigma2.
         """
         if self.likelihood != "gaussian":
             return None
         if not self.learned:
             return self.kl / (2 * self.data)
         if eigenvalues is None or k is None:
-            raise ValueError("eigenvalues and k are needed, as sigma2 is learned; expected the data's and a number")
+            missing = "eigenvalues is None" if eigenvalues is None else "k is None"
+            raise ValueError(
+                f"{missing}, and sigma2 is learned; expected the data's eigenvalues and a number of latents"
+            )
         return self.beta * spectrum.learned_sigma2(eigenvalues, k, self.beta)
 
 
@@ -130,16 +147,20 @@ class _Reader:
     def refuse(self, what):
         raise ValueError(f"loss is {self.text!r:.200}: {what}; expected {GRAMMAR}")
 
+    def needed(self, name, what):
+        """The size called `name`, or ``ValueError`` where it was not given and the loss depends on it."""
+        if self.sizes[name] is None:
+            raise ValueError(f"{name} is None, and {what} in {self.text!r:.200} depends on it; expected a whole number")
+        return float(self.sizes[name])
+
     def number(self, node):
         """The value of a factor."""
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return float(value)
             case ast.Name(id=name) if name in self.sizes:
-                if self.sizes[name] is None:
-                    self.refuse(f"it has {name}, which was not given")
                 self.used.add(name)
-                return float(self.sizes[name])
+                return self.needed(name, "a factor")
             case ast.UnaryOp(op=ast.USub(), operand=inner):
                 return -self.number(inner)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
@@ -225,10 +246,26 @@ def read(loss, n=None, k=None, batch=None):
     n, k, batch : int, optional
         Features, latents and samples of a minibatch; each is needed only where the loss depends on it.
 
+    Returns
+    -------
+    Objective
+
     Raises
     ------
     ValueError
         When the text is no loss, a weight is not above 0, or a number is missing that the weights depend on.
+
+    See Also
+    --------
+    at_theta : a loss with a given theta.
+    helpers.spectrum.active : what survives at that theta.
+
+    Examples
+    --------
+    >>> round(read("mean(se) + 0.00025*kl", n=784).theta(), 6)
+    0.098
+    >>> round(read("mean(se) + kl", n=784).theta(), 6)
+    392.0
     """
     text = PRESETS.get(words("loss", loss), loss)
     sizes = {"n": n, "k": k, "batch": batch}
@@ -247,13 +284,9 @@ def read(loss, n=None, k=None, batch=None):
     for term, own in ((data, "n"), (kl, "k")):
         weight = term.weight
         if term.mean:
-            if sizes[own] is None:
-                reader.refuse(f"mean({term.name}) depends on {own}, which was not given")
-            weight /= sizes[own]
+            weight /= reader.needed(own, f"mean({term.name})")
         if term.batch == "sum" and data.batch != kl.batch:
-            if batch is None:
-                reader.refuse(f"the sum of {term.name} over the minibatch depends on batch, which was not given")
-            weight *= sizes["batch"]
+            weight *= reader.needed("batch", f"the sum of {term.name} over the minibatch")
         if not weight > 0 or not math.isfinite(weight):
             reader.refuse(f"the weight of {term.name} is {weight:g}, not above 0")
         weights[term.name] = weight
@@ -285,9 +318,6 @@ def _notes(data, kl, used, sizes):
         yield f"A factor depends on {name}, here {sizes[name]}."
 
 
-def at_theta(theta, likelihood="gaussian"):
-    """A loss of squared errors with that theta, as text that no size changes."""
-    (theta,) = finite_array("theta", [theta], (1,))
-    if likelihood != "gaussian" or theta <= 0:
-        raise ValueError(f"theta is {theta} and likelihood {likelihood!r}; expected above 0, of gaussian")
-    return f"{1 / (2 * theta):.6g}*sum(se) + kl"
+def at_theta(theta):
+    """A loss of squared errors whose theta is `theta`, above 0: text that `read` reads, and that no size changes."""
+    return f"{1 / (2 * positive('theta', theta)):.6g}*sum(se) + kl"
