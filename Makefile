@@ -14,7 +14,7 @@ OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 STAMP := $(VENV)/.made-from
 
-.PHONY: book pdf test notebooks lab bench paper clean repository
+.PHONY: book pdf check test notebooks lab bench paper clean repository
 
 book: $(STAMP)
 	$(BIN)/python book/build.py
@@ -28,6 +28,12 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# In half a minute, while one works: the form of the code, and every test that is quick.
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile -p no:nbval -o addopts=--strict-markers -m "not slow" tests -q
 
 # NAMES="01_ppca 02_stability" executes only those.
 notebooks: $(STAMP)
