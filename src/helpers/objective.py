@@ -96,7 +96,7 @@ class Objective:
 
     @property
     def beta(self):
-        """The weight of the KL divergence beside a data term that weighs 1: a float."""
+        """The weight of the KL divergence beside a data term that weighs 1, a float."""
         return self.kl / self.data
 
     def theta(self, eigenvalues=None, k=None):
