@@ -127,8 +127,9 @@ def prepare(notebook, known):
 
 
 def folded(cell):
-    """How a cell is folded on the page, hide-cell or hide-input; None for one that is not."""
-    return next(iter(FOLDED & set(cell.metadata.get("tags", []))), None) if cell.cell_type == "code" else None
+    """How a cell is folded on the page, hide-cell or hide-input; None for one that is not, or not on the page."""
+    tags = set(cell.metadata.get("tags", []))
+    return None if cell.cell_type != "code" or "remove-cell" in tags else next(iter(FOLDED & tags), None)
 
 
 def has_figure(cell):

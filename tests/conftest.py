@@ -9,6 +9,23 @@ from functools import partialmethod
 import pytest
 from pairs import ROOT
 
+FIRST = ("test_page.py", "test_colab.py", "test_mutations.py")  # files that take minutes: last, one process would idle
+SLOW = {
+    *("test_page.py", "test_site.py", "test_colab.py", "test_mutations.py", "test_notebooks.py", "test_api_page.py"),
+    *("test_cli.py", "test_long_runs.py", "test_studies.py", "test_train.py", "test_public.py", "test_celeba.py"),
+    *("test_plans.py", "test_conv_training.py", "test_cells.py", "test_blocks.py", "test_experiments.py"),
+    *("test_bernoulli.py", "test_plots.py", "test_workflows.py", "test_docstrings.py", "test_reconstructions.py"),
+    *("test_vae.py", "test_lockstep.py", "test_checkpoint.py", "test_evaluation.py", "test_linear_vae.py"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes come first; `make check` leaves out what is not done in a moment."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+    for item in items:
+        if item.path.name in SLOW or item.path.suffix == ".ipynb":
+            item.add_marker("slow")
+
 
 def contents(folder):
     """Every file below `folder` with its bytes, the built ones and caches aside."""

@@ -459,6 +459,7 @@ def test_show_prints_nothing_raw(command, tmp_path):
     assert code == 0 and printed.replace("\n", "").isprintable() and r"cpu\x1b[2J" in printed
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_schedule_longer_than_the_run_is_said_on_the_command_line(command, monkeypatch):
     plan = dataclasses.replace(PLAN, members=(Member(), Member(beta=LinearAnnealing(100))))
     monkeypatch.setitem(plans.STUDIES, "tiny", Study("A question", {"quick": plan}))

@@ -96,11 +96,10 @@ def _open(source, name):
     from PIL import Image
 
     try:
-        image = Image.open(source)
-        image.load()
+        with Image.open(source) as image:
+            return image.copy()  # which has all of its pixels read
     except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: of a PNG, by the name alone
         raise ValueError(f"{name} is no readable image: {error}") from error
-    return image
 
 
 def _from_folder(root, split):
