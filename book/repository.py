@@ -53,7 +53,8 @@ def set_notebook(source, url, branch):
     """
     text = source.read_text(encoding="utf-8")
     new = substitute(text, "Run it in Colab:", colab_line(url, branch, source.stem))
-    new = substitute(new, "repository = os.environ", f'repository = os.environ.get("BOOK_REPOSITORY", "{url}")')
+    address = f"{url}@{branch}" if url else ""  # as pip reads it after git+
+    new = substitute(new, "repository = os.environ", f'repository = os.environ.get("BOOK_REPOSITORY", "{address}")')
     if new == text:
         return
     stored = source.with_suffix(".ipynb")

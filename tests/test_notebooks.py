@@ -361,7 +361,7 @@ def test_address_is_set_everywhere_by_one_command(tmp_path):
     run("--unset")
     unset = state()
     url = "https://github.com/somebody/some-book"
-    first = run(f"{url}.git", "--branch", "main")
+    first = run(f"{url}.git", "--branch", "next")
     assert run() == first
     assert first != unset
     config = yaml.safe_load((tmp_path / "_config.yml").read_text())
@@ -370,8 +370,8 @@ def test_address_is_set_everywhere_by_one_command(tmp_path):
     assert config["html"]["baseurl"] == "https://somebody.github.io/some-book/"
     for source in (tmp_path / "notebooks" / path.name for path in SOURCES):
         stored = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
-        assert f"/somebody/some-book/blob/main/notebooks/{source.stem}.ipynb)" in stored.cells[0].source
-        assert url in stored.cells[1].source
+        assert f"/somebody/some-book/blob/next/notebooks/{source.stem}.ipynb)" in stored.cells[0].source
+        assert f'"{url}@next"' in stored.cells[1].source
         assert pairs.differences(source, source.with_suffix(".ipynb")) == []
         assert stored.metadata["book"]["digest"] == pairs.digest(source)
     assert run("--unset") == unset

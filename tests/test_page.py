@@ -102,8 +102,8 @@ def visit(chromium, path):
     page.evaluate(AXE)
     for view, size in VIEWS.items():
         page.set_viewport_size(size)
-        page.wait_for_timeout(100)
         page.evaluate("document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'light'")
+        page.wait_for_timeout(400)  # for colours that fade
         found[view]["axe"] = page.evaluate(RUN_AXE, None)
         page.evaluate("document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'dark'")
         page.wait_for_timeout(400)
