@@ -100,6 +100,7 @@ def visit(chromium, path):
         one["said"] = list(said)  # before axe, which says something itself
     page.evaluate(PRUNE)
     page.evaluate(AXE)
+    page.add_style_tag(content="#pst-back-to-top { display: block !important }")  # as for who has scrolled down
     for view, size in VIEWS.items():
         page.set_viewport_size(size)
         page.evaluate("document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'light'")
