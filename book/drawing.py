@@ -1,7 +1,7 @@
 """IPython extension of the build: how a figure looks on a page, and how it looks on a phone.
 
 A figure without images becomes a drawing (SVG), which is sharp at any size; one with images, or one whose drawing
-would be larger, becomes a picture (WebP) with two dots for each of the page's. For a narrow screen the panels of a row
+is large, becomes a picture (WebP) with two dots for each of the page's. For a narrow screen the panels of a row
 stand below each other. `book/build.py` takes both from the cell's output; elsewhere figures are what Jupyter makes.
 """
 
@@ -21,6 +21,8 @@ from PIL import Image
 FIGURE = "application/vnd.book.figure+json"  # the wide and the narrow form, each with its format, data and size
 NARROW = 4.6  # inches; on a phone, whose screen leaves 358 dots, letters keep four fifths of their size
 LINE = 54  # letters of a title that fit on one line of it
+LARGEST = 120_000  # bytes of a drawing; a picture of as many lines has about as many
+WIDTH = re.compile(r'<svg [^>]*?\bwidth="([\d.]+)pt"')
 STRIP = 4  # a row of more panels than that is a strip of small pictures, which stays one
 
 
@@ -30,15 +32,16 @@ def is_drawn(figure):
 
 
 def form(figure):
-    """A figure as {"format", "data", "width"}, the width in the page's dots; the smaller of drawing and picture."""
+    """A figure as {"format", "data", "width"}, the width in the page's dots of 96 an inch."""
+    if is_drawn(figure):
+        drawing = drawn(figure)
+        if len(drawing) <= LARGEST:
+            return {"format": "svg", "data": drawing, "width": round(float(WIDTH.search(drawing)[1]) * 96 / 72)}
     image = Image.open(io.BytesIO(print_figure(figure, fmt="png", dpi=2 * figure.dpi))).convert("RGB")
     picture = io.BytesIO()
-    image.save(picture, "WEBP", quality=80, method=6)
-    drawing = drawn(figure) if is_drawn(figure) else None
-    width = round(image.width * 96 / (2 * figure.dpi))  # as the drawing's, of 96 dots an inch
-    if drawing and len(drawing.encode()) <= picture.tell():
-        return {"format": "svg", "data": drawing, "width": width}
-    return {"format": "webp", "data": base64.b64encode(picture.getvalue()).decode(), "width": width}
+    image.save(picture, "WEBP", quality=80)
+    data = base64.b64encode(picture.getvalue()).decode()
+    return {"format": "webp", "data": data, "width": round(image.width * 96 / (2 * figure.dpi))}
 
 
 def drawn(figure):
@@ -81,10 +84,14 @@ def is_picture(ax):
 
 
 def forms(figure):
-    """What the mime bundle of a figure has beside Jupyter's own picture."""
+    """The mime bundle of a figure: Jupyter's own picture, and its forms on the page."""
+    png = print_figure(figure, fmt="png", base64=True)
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")  # it has laid the figure out, and would do so again at each printing
     wide = form(figure)
+    figure.set_layout_engine(engine)
     stack(figure)
-    return {FIGURE: {"wide": wide, "narrow": form(figure)}}
+    return {"image/png": png, FIGURE: {"wide": wide, "narrow": form(figure)}}
 
 
 def load_ipython_extension(shell):

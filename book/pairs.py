@@ -117,6 +117,8 @@ def failed_cell(notebook):
 def execute_all(sources, folder, store, environment=None, extension=None):
     """Execute the .py files `sources` in `folder`, two at a time, with an IPython extension if one is named.
 
+    The last comes first: the later chapters take longest, and one of these alone at the end would leave a core idle.
+
     Hands each finished notebook to ``store(source, notebook)`` and prints the seconds it took. Returns the number of
     failures, each printed with its notebook and cell.
     """
@@ -137,7 +139,7 @@ def execute_all(sources, folder, store, environment=None, extension=None):
 
     pool = ThreadPoolExecutor(WORKERS)
     try:
-        return sum(pool.map(one, sources))
+        return sum(pool.map(one, reversed(sources)))
     finally:  # on Ctrl-C without waiting for the cells that run
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -1,5 +1,7 @@
 """What becomes of a notebook's cells and figures on a page, and of the pages in one file."""
 
+import base64
+import io
 import re
 
 import cells
@@ -12,6 +14,7 @@ import page
 import pytest
 from bs4 import BeautifulSoup
 from pairs import ROOT
+from PIL import Image
 from repository import UNSET
 
 matplotlib.use("Agg")
@@ -74,7 +77,10 @@ def forms(*shape, draw=lambda ax: ax.plot([0, 1], [1, 2])):
     fig, axes = plots.figure(*shape, squeeze=False, width=4.0 * shape[1], height=3.0 * shape[0])
     for ax in axes.flat:
         draw(ax)
-    return fig, drawing.forms(fig)[drawing.FIGURE]
+    made = drawing.forms(fig)
+    picture = Image.open(io.BytesIO(base64.b64decode(made["image/png"])))
+    assert abs(picture.width / fig.dpi - made[drawing.FIGURE]["wide"]["width"] / 96) < 0.2  # Jupyter's own is the wide one
+    return fig, made[drawing.FIGURE]
 
 
 def test_figures_of_lines_are_drawings_that_every_build_makes_alike():
