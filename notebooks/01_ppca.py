@@ -252,19 +252,19 @@ pieces of Eq. 5.
 plots.show_source(PPCA.axes.func)
 
 # %%
-plots.show_source(PPCA._split)
+plots.show_source(PPCA.split)
 
 # %%
-plots.show_source(PPCA._mahalanobis)
+plots.show_source(PPCA.mahalanobis)
 
 # %%
-plots.show_source(PPCA._log_normaliser)
+plots.show_source(PPCA.log_normaliser)
 
 # %%
 plots.show_source(PPCA.log_likelihood_samples)
 
 # %%
-plots.show_source(PPCA._average_mahalanobis)
+plots.show_source(PPCA.average_mahalanobis)
 
 # %%
 plots.show_source(PPCA.log_likelihood)

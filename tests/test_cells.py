@@ -79,7 +79,9 @@ def forms(*shape, draw=lambda ax: ax.plot([0, 1], [1, 2])):
         draw(ax)
     made = drawing.forms(fig)
     picture = Image.open(io.BytesIO(base64.b64decode(made["image/png"])))
-    assert abs(picture.width / fig.dpi - made[drawing.FIGURE]["wide"]["width"] / 96) < 0.2  # Jupyter's own is the wide one
+    assert (
+        abs(picture.width / fig.dpi - made[drawing.FIGURE]["wide"]["width"] / 96) < 0.2
+    )  # Jupyter's own is the wide one
     return fig, made[drawing.FIGURE]
 
 

@@ -20,7 +20,7 @@ FORKS.set_forkserver_preload(["torch", "sympy", "flint", "scipy.stats", "matplot
 MUTANTS = [
     (1, "00_preliminaries", "src/helpers/ppca.py", "self.W.T + self.mu + np.sqrt", "self.W.T - self.mu + np.sqrt"),
     (1, "00_preliminaries", "src/helpers/ppca.py", "+ np.sqrt(self.sigma2) * rng", "+ self.sigma2 * rng"),
-    (2, "00_preliminaries", "src/helpers/ppca.py", "return -(self._log_normaliser()", "return (self._log_normaliser()"),
+    (2, "00_preliminaries", "src/helpers/ppca.py", "return -(self.log_normaliser()", "return (self.log_normaliser()"),
     (2, "00_preliminaries", "notebooks/00_preliminaries.py", "x - z @ W.T - mu", "x + z @ W.T - mu"),
     (
         3,

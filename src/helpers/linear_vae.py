@@ -307,7 +307,7 @@ def profile_gradient(W, moments, sigma2, beta=1.0):
     """
     W = _decoder(W, instance("moments", moments, Moments).mean.size)
     model, beta = PPCA(W, moments.mean, weighed(sigma2, beta)), positive("beta", beta)
-    model._average_mahalanobis(moments)  # refuses what rounding could decide
+    model.average_mahalanobis(moments)  # refuses what rounding could decide
     PW = model.solve_W()
     pull = model.solve(moments.covariance @ PW)
     return beta * (pull - W / np.diag(model.M))

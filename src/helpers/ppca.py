@@ -96,12 +96,12 @@ class PPCA:
         U, l, Rt = svd(self.W)
         return Axes(U, l, Rt, np.hypot(l, np.sqrt(self.sigma2)))
 
-    def _split(self, Y):
+    def split(self, Y):
         """Columns Y (n, m) along the axes, (k, m), and what is off them, (n, m).
 
         Projected twice: the first time, rounding of large entries of Y leaves some of them off the axes.
         """
-        U = self.axes.U
+        U, Y = self.axes.U, finite_array("Y", Y, (self.mu.size, "m"))
         along = U.T @ Y
         off = Y - U @ along
         again = U.T @ off
@@ -110,7 +110,7 @@ class PPCA:
     def solve(self, Y):
         """C^-1 Y for Y (n, m): divide by each axis' variance, and by sigma2 off the axes."""
         U, _, _, deviations = self.axes
-        along, off = self._split(finite_array("Y", Y, (self.mu.size, "m")))
+        along, off = self.split(Y)
         return U @ (along / deviations[:, None] / deviations[:, None]) + off / self.sigma2
 
     def solve_W(self):
@@ -118,30 +118,30 @@ class PPCA:
         U, l, Rt, deviations = self.axes
         return (U * (l / deviations / deviations)) @ Rt
 
-    def _mahalanobis(self, Y):
+    def mahalanobis(self, Y):
         """Squared length of each column of Y (n, m) under C^-1, (m,).
 
         The part of a column off the axes is formed as a vector before it is squared: subtracting squared
         lengths instead would lose every digit when sigma2 is tiny.
         """
-        along, off = self._split(Y)
+        along, off = self.split(Y)
         return ((along / self.axes.deviations[:, None]) ** 2).sum(axis=0) + ((off / np.sqrt(self.sigma2)) ** 2).sum(
             axis=0
         )
 
-    def _average_mahalanobis(self, moments):
-        """Average of (x - mu)^T C^-1 (x - mu), refused where rounding of the covariance could be seen in it."""
+    def average_mahalanobis(self, moments):
+        """Average of (x - mu)^T C^-1 (x - mu) from `moments`, refused where rounding of their covariance could be seen."""
         self._require_same_n(moments)
         # The average of (x - mu)(x - mu)^T is S plus the square of what the mean misses, so one extra column.
         columns = np.column_stack([moments.root, moments.mean - self.mu, np.diag(moments.hidden)])
         with np.errstate(over="ignore"):  # which is refused
-            squares = self._mahalanobis(columns)
+            squares = self.mahalanobis(columns)
         n = self.mu.size
         average, doubt = squares[:-n].sum(), squares[-n:].sum()
         refuse_below_rounding(doubt, average + n, self.sigma2, columns[:, :-n])
         return average
 
-    def _log_normaliser(self):
+    def log_normaliser(self):
         """n log 2 pi + log det C."""
         n, k = self.W.shape
         return n * np.log(2 * np.pi) + (n - k) * np.log(self.sigma2) + 2 * np.log(self.axes.deviations).sum()
@@ -157,16 +157,16 @@ class PPCA:
         >>> round(model.log_likelihood(Moments([0, 0], [[1, 0], [0, 1]], count=10)), 4)
         -2.8379
         """
-        return float(-(self._log_normaliser() + self._average_mahalanobis(moments)) / 2)
+        return float(-(self.log_normaliser() + self.average_mahalanobis(moments)) / 2)
 
     def log_likelihood_samples(self, x):
         """log p(x) of each row of `x` (N, n), in nats, (N,) (Eq. 5)."""
         with np.errstate(over="ignore", invalid="ignore"):  # which is refused
             deviations = self._deviations(x)
-            distances = self._mahalanobis(deviations.T)
+            distances = self.mahalanobis(deviations.T)
             doubtful = ((deviations**2).sum(axis=1) / (distances + self.mu.size)).argmax()
         refuse_below_rounding(0.0, distances[doubtful] + self.mu.size, self.sigma2, deviations[doubtful])
-        return -(self._log_normaliser() + distances) / 2
+        return -(self.log_normaliser() + distances) / 2
 
     def posterior(self, x):
         """Mean of p(z | x) for each row of `x` (N, n), and the covariance all rows share (Eq. 6).
@@ -421,7 +421,7 @@ def gradient(model, moments):
     --------
     hessian_product, hessian : its derivatives.
     """
-    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
+    instance("model", model, PPCA).average_mahalanobis(moments)  # refuses what rounding could decide
     PW = model.solve_W()
     return model.solve(_second_moment_times(model, moments, PW)) - PW
 
@@ -442,7 +442,7 @@ def hessian_product(model, moments, direction):
     -------
     (n, k) ndarray
     """
-    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
+    instance("model", model, PPCA).average_mahalanobis(moments)  # refuses what rounding could decide
     return _hessian_product(model, moments, finite_array("direction", direction, model.W.shape))
 
 
@@ -468,7 +468,7 @@ def hessian(model, moments):
     -------
     (nk, nk) ndarray
     """
-    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
+    instance("model", model, PPCA).average_mahalanobis(moments)  # refuses what rounding could decide
     n, k = model.W.shape
     directions = np.eye(n * k).reshape(n * k, n, k)
     return np.stack([_hessian_product(model, moments, d).ravel() for d in directions], axis=1)
@@ -510,7 +510,7 @@ def is_stable(model, moments):
     >>> is_stable(stationary_point(moments, [], k=1, sigma2=5.0), moments)  # W = 0, collapsed, and right to be
     True
     """
-    instance("model", model, PPCA)._average_mahalanobis(moments)  # refuses what rounding could decide
+    instance("model", model, PPCA).average_mahalanobis(moments)  # refuses what rounding could decide
     U, l, _, deviations = model.axes
     used = l > TIE**0.5 * deviations
     # The free eigenvalues are those of S on the complement of the used axes: squares of its root there.
@@ -518,7 +518,7 @@ def is_stable(model, moments):
     off -= U[:, used] @ (U[:, used].T @ off)
     largest_free = np.linalg.eigvalsh(off @ off.T)[-1]
     # Each side of Eq. 10 in units of the model's own deviations, so that columns of all units count alike.
-    along, rest = model._split(np.column_stack([moments.root, moments.mean - model.mu]))
+    along, rest = model.split(np.column_stack([moments.root, moments.mean - model.mu]))
     whitened = np.vstack([along / deviations[:, None], rest / np.sqrt(max(model.sigma2, largest_free))])
     share = l / deviations
     missed = whitened @ (whitened[: l.size].T * share)
@@ -577,7 +577,7 @@ def landscape(model, moments, column, directions, a, b):
     wPw = ((points @ P_form) * points).sum(axis=-1)
     wPSPw = ((points @ PSP_form) * points).sum(axis=-1)
     # The average squared distance, which is a difference: refused where next to nothing would be left of it.
-    average = rest._average_mahalanobis(moments)
+    average = rest.average_mahalanobis(moments)
     left = average - wPSPw / (1 + wPw)
     refuse_below_rounding(16 * EPS * average, n + left.min(), model.sigma2)
-    return -(rest._log_normaliser() + np.log1p(wPw) + left) / 2
+    return -(rest.log_normaliser() + np.log1p(wPw) + left) / 2
