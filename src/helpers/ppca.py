@@ -125,17 +125,19 @@ class PPCA:
         lengths instead would lose every digit when sigma2 is tiny.
         """
         along, off = self.split(Y)
-        return ((along / self.axes.deviations[:, None]) ** 2).sum(axis=0) + ((off / np.sqrt(self.sigma2)) ** 2).sum(
-            axis=0
-        )
+        with np.errstate(over="ignore"):
+            squares = ((along / self.axes.deviations[:, None]) ** 2).sum(axis=0)
+            squares += ((off / np.sqrt(self.sigma2)) ** 2).sum(axis=0)
+        if not np.isfinite(squares).all():
+            raise ValueError(f"Y beside sigma2 = {self.sigma2:g} would exceed float64: rescale the columns")
+        return squares
 
     def average_mahalanobis(self, moments):
-        """Average of (x - mu)^T C^-1 (x - mu) from `moments`, refused where rounding of their covariance could be seen."""
+        """Average of (x - mu)^T C^-1 (x - mu) from `moments`, refused where their rounding could be seen in it."""
         self._require_same_n(moments)
         # The average of (x - mu)(x - mu)^T is S plus the square of what the mean misses, so one extra column.
         columns = np.column_stack([moments.root, moments.mean - self.mu, np.diag(moments.hidden)])
-        with np.errstate(over="ignore"):  # which is refused
-            squares = self.mahalanobis(columns)
+        squares = self.mahalanobis(columns)
         n = self.mu.size
         average, doubt = squares[:-n].sum(), squares[-n:].sum()
         refuse_below_rounding(doubt, average + n, self.sigma2, columns[:, :-n])
