@@ -5,17 +5,23 @@ the k latents; KL divergences are from q(z_i | x) to the prior N(0, 1), in nats.
 standard deviations cannot be told from them: pass ``2 * log(sd)``. Serves chapters 00 and 07 to 11.
 """
 
-import contextlib
-import inspect
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from helpers._networks import (
+    batch_of,
+    expect,
+    is_module,
+    is_tensor,
+    library_of,
+    output_of,
+    refuse_not_floating,
+    undisturbed,
+)
 from helpers._validation import brief, finite_array, integer, plain_array, positive, refuse_not_finite
 
 DELTA, ACTIVE = 0.01, 0.01  # the share of the samples, and the variance of the mean, that collapse is judged by
@@ -253,7 +259,7 @@ def _encoder_outputs(mean, logvar):
     for name, value in (("mean", mean), ("logvar", logvar)):
         shape = outputs[0].shape if outputs else ("N", "k")
         value = plain_array(name, value, f"numbers of shape ({', '.join(map(str, shape))})")
-        _expect(name, value, shape)
+        expect(name, value, shape)
         refuse_not_finite(name, value)
         outputs.append(value)
     return outputs
@@ -427,31 +433,31 @@ def evaluate(batches, encode, decode, sigma2, samples=16, seed=0, model=None):
     for name, function in (("encode", encode), ("decode", decode)):
         if not callable(function):
             raise ValueError(f"{name} is {brief(function)}; expected a function")
-    if model is not None and not _is_module(model):
+    if model is not None and not is_module(model):
         raise ValueError(f"model is {brief(model)}; expected a torch.nn.Module")
     if hasattr(batches, "shape") or isinstance(batches, (str, bytes, dict)) or not hasattr(batches, "__iter__"):
         kind = f"a {type(batches).__name__}, {brief(batches)}"
         raise ValueError(f"batches is {kind}; expected an iterable of batches: x.split(500), np.array_split(x, 9), [x]")
-    with _undisturbed([encode, decode, model], seed):
+    with undisturbed([encode, decode, model], seed):
         return _evaluate(batches, encode, decode, sigma2, samples, seed)
 
 
 def _evaluate(batches, encode, decode, sigma2, samples, seed):
     means, logvars, shape, count, squares = [], [], None, 0, 0.0
     for batch in batches:
-        x = _batch(batch)
+        x = batch_of(batch)
         if shape is None:
-            shape, library = x.shape[1:], _library_of(x, seed)
-        if _is_tensor(x) != library.tensors:
+            shape, library = x.shape[1:], library_of(x, seed)
+        if is_tensor(x) != library.tensors:
             raise ValueError(f"a batch is a {type(x).__name__} and the first was not; expected all of one library")
-        _expect("a batch", x, ("B", *shape))
+        expect("a batch", x, ("B", *shape))
         mean, logvar = _pair(encode(x), x)
-        _expect("encode's mean", mean, (len(x), *(means[0].shape[1:] if means else ("k",) * max(1, mean.ndim - 1))))
-        _expect("encode's logvar", logvar, mean.shape)
+        expect("encode's mean", mean, (len(x), *(means[0].shape[1:] if means else ("k",) * max(1, mean.ndim - 1))))
+        expect("encode's logvar", logvar, mean.shape)
         deviation, error = library.exp(logvar / 2), 0.0
         for _ in range(samples):
-            output = _output("decode's output", decode(mean + deviation * library.normal(mean.shape)), x)
-            _expect("decode's output", output, x.shape)
+            output = output_of("decode's output", decode(mean + deviation * library.normal(mean.shape)), x)
+            expect("decode's output", output, x.shape)
             error = error + _sum(_wide(x) - _wide(output))  # stays on the device
         if not math.isfinite(error := float(error)):
             for name, value in (("a batch", x), ("encode's mean", mean), ("encode's logvar", logvar)):
@@ -486,30 +492,6 @@ def _evaluate(batches, encode, decode, sigma2, samples, seed):
     )
 
 
-def _is_tensor(value):
-    return hasattr(value, "detach")  # without importing torch
-
-
-def _is_module(value):
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
-
-
-def _batch(batch):
-    """The data of a batch, floating point: a tensor as it is, anything else as an ndarray."""
-    x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not hasattr(x, "shape") or len(x.shape) < 2:
-        what = f" (a dict with {brief(list(x))})" if isinstance(x, dict) else ""
-        raise ValueError(
-            f"a batch is {brief(batch)}{what}; expected an array or a tensor (B, ...), or a tuple of x and more"
-        )
-    x = _output("a batch", x, x)
-    if str(x.dtype).removeprefix("torch.") == "uint8":
-        return x.float() / 255 if _is_tensor(x) else x / np.float32(255)
-    _floating("a batch", x, "floating point, or uint8, which is used as x / 255")
-    return x
-
-
 def _pair(outputs, x):
     """Mean and log variance, from what `encode` returned for x."""
     if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
@@ -522,134 +504,27 @@ def _pair(outputs, x):
         )
         raise ValueError(f"encode returned {had}; expected a pair, the mean and the log variance, say {remedy}")
     outputs = [
-        _output(name, value, x) for name, value in zip(("encode's mean", "encode's logvar"), outputs, strict=True)
+        output_of(name, value, x) for name, value in zip(("encode's mean", "encode's logvar"), outputs, strict=True)
     ]
     for name, value in zip(("encode's mean", "encode's logvar"), outputs, strict=True):
-        _floating(name, value, "floating point")
+        refuse_not_floating(name, value, "floating point")
     return outputs
-
-
-def _output(name, value, x):
-    """Real numbers of the library of x: a tensor on a device, or else an ndarray."""
-    if not hasattr(value, "shape"):
-        raise ValueError(f"{name} is {brief(value)}, a {type(value).__name__}; expected an array of numbers like x")
-    if _is_tensor(value) != _is_tensor(x):
-        raise ValueError(f"{name} is a {type(value).__name__} and x a {type(x).__name__}; expected both of one library")
-    if (
-        not _is_tensor(value)
-        or value.is_sparse
-        or value.is_meta
-        or value.is_complex()
-        or str(value.dtype) == "torch.bool"
-    ):
-        return plain_array(name, value, "an array of numbers like x")  # which refuses such a tensor
-    return value
-
-
-def _floating(name, value, expected):
-    if "float" not in str(value.dtype):
-        raise ValueError(f"{name} has dtype {value.dtype}; expected {expected}: convert it, and scale it, by yourself")
 
 
 def _wide(value):
     """At least float32, whose range a squared error fits into."""
     if value.dtype.itemsize >= 4:
         return value
-    return value.float() if _is_tensor(value) else value.astype(np.float32)
+    return value.float() if is_tensor(value) else value.astype(np.float32)
 
 
 def _sum(difference):
     """The sum of squares, in float64: on the device where it has that."""
     squares = difference**2
-    if not _is_tensor(squares):
+    if not is_tensor(squares):
         return squares.sum(dtype=np.float64)
     float64 = sys.modules["torch"].float64
     try:
         return squares.sum(dtype=float64)
     except (TypeError, RuntimeError):  # Apple's GPUs have no float64
         return squares.cpu().sum(dtype=float64)
-
-
-class _Library(NamedTuple):
-    """What `evaluate` needs of the library that the batches are of."""
-
-    tensors: bool
-    exp: Callable
-    normal: Callable  # of a shape: noise from N(0, 1)
-
-
-def _library_of(x, seed):
-    if not _is_tensor(x):
-        return _Library(False, np.exp, partial(np.random.default_rng(seed).standard_normal, dtype=np.float32))
-    torch = sys.modules["torch"]
-    generator = torch.Generator(x.device).manual_seed(seed)
-    normal = partial(torch.randn, generator=generator, dtype=x.dtype, device=x.device)
-    return _Library(True, torch.exp, normal)
-
-
-@contextlib.contextmanager
-def _undisturbed(functions, seed):
-    """No gradients, modules in evaluation mode, global random states from the seed; all as before at the end."""
-    torch, numpy_state = sys.modules.get("torch"), np.random.get_state()  # noqa: NPY002
-    with contextlib.ExitStack() as stack:
-        stack.callback(np.random.set_state, numpy_state)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        if torch is not None:
-            stack.enter_context(torch.no_grad())
-            devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-            stack.enter_context(torch.random.fork_rng(devices))
-            torch.default_generator.manual_seed(seed)
-            modules = {id(part): part for root in _modules_in(functions) for part in root.modules()}.values()
-            found = [(part, part.training, [*part.__dict__["_buffers"].items()]) for part in modules]
-            copies = [(buffer, buffer.clone()) for *_, buffers in found for _, buffer in buffers if buffer is not None]
-
-            def put_back():
-                for part, training, buffers in found:
-                    part.training = training
-                    part.__dict__["_buffers"].update(buffers)
-                for buffer, copy in copies:
-                    buffer.copy_(copy)
-
-            stack.callback(put_back)
-            for part in modules:
-                part.training = False
-        yield
-
-
-def _modules_in(values, depth=6, seen=None):
-    """The torch modules that values hold, or functions among them name: in closures, globals, partials, attributes."""
-    seen = set() if seen is None else seen
-    for value in values:
-        if id(value) in seen or depth == 0:
-            continue
-        seen.add(id(value))
-        if _is_module(value):
-            yield value
-            continue
-        within = []
-        if isinstance(value, partial):
-            within = [value.func, *value.args, *value.keywords.values()]
-        elif inspect.ismethod(value):
-            within = [value.__self__, value.__func__]
-        elif inspect.isfunction(value):
-            with contextlib.suppress(ValueError):  # a variable of the closure that has no value yet
-                named = inspect.getclosurevars(value)
-                within = [*named.nonlocals.values(), *named.globals.values()]
-            within += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-        elif isinstance(value, (list, tuple)):
-            within = value
-        elif isinstance(value, dict):
-            within = list(value.values())
-        elif not inspect.ismodule(value) and not isinstance(value, type) and hasattr(value, "__dict__"):
-            within = list(vars(value).values())
-        yield from _modules_in(within, depth - 1, seen)
-
-
-def _expect(name, value, shape):
-    """Raise ``ValueError`` unless `value` has this shape, where a str stands for any length above 0."""
-    have, shape = tuple(value.shape), tuple(shape)
-    fits = len(have) == len(shape) and all(
-        h > 0 if isinstance(s, str) else h == s for h, s in zip(have, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name} has shape {have}; expected ({', '.join(map(str, shape))})")
