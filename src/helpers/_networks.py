@@ -61,6 +61,13 @@ def refuse_not_floating(name, value, expected):
         raise ValueError(f"{name} has dtype {value.dtype}; expected {expected}: convert it, and scale it, by yourself")
 
 
+def wide(value):
+    """At least float32, whose range a squared error fits into."""
+    if value.dtype.itemsize >= 4:
+        return value
+    return value.float() if is_tensor(value) else value.astype(np.float32)
+
+
 class Library(NamedTuple):
     """What `evaluate` needs of the library that the batches are of."""
 

@@ -21,6 +21,7 @@ from helpers._networks import (
     output_of,
     refuse_not_floating,
     undisturbed,
+    wide,
 )
 from helpers._validation import brief, finite_array, integer, plain_array, positive, refuse_not_finite
 
@@ -458,7 +459,7 @@ def _evaluate(batches, encode, decode, sigma2, samples, seed):
         for _ in range(samples):
             output = output_of("decode's output", decode(mean + deviation * library.normal(mean.shape)), x)
             expect("decode's output", output, x.shape)
-            error = error + _sum(_wide(x) - _wide(output))  # stays on the device
+            error = error + _sum(wide(x) - wide(output))  # stays on the device
         if not math.isfinite(error := float(error)):
             for name, value in (("a batch", x), ("encode's mean", mean), ("encode's logvar", logvar)):
                 refuse_not_finite(name, plain_array(name, value), first_row=count)
@@ -509,13 +510,6 @@ def _pair(outputs, x):
     for name, value in zip(("encode's mean", "encode's logvar"), outputs, strict=True):
         refuse_not_floating(name, value, "floating point")
     return outputs
-
-
-def _wide(value):
-    """At least float32, whose range a squared error fits into."""
-    if value.dtype.itemsize >= 4:
-        return value
-    return value.float() if is_tensor(value) else value.astype(np.float32)
 
 
 def _sum(difference):

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import eigvalsh
 
 from helpers import spectrum
-from helpers._validation import finite_array, instance, integer, non_negative, positive, words
+from helpers._validation import brief, finite_array, instance, integer, non_negative, positive, words
 from helpers.moments import Moments
 from helpers.objective import Objective, read
 
@@ -38,7 +38,8 @@ class Forecast:
     n, k : int
         Features and latents.
     theta : float or None
-        That of the loss; where sigma2 is learned, at the linear VAE's optimum. None unless the likelihood is Gaussian.
+        That of the loss; where sigma2 is learned, at the linear VAE's optimum, or at the sigma2 that was given. None
+        unless the likelihood is Gaussian.
     lambda_1 : float or None
         Largest eigenvalue of the covariance; for a Bernoulli likelihood the first of `score_eigenvalues`.
     unstable : int or None
@@ -121,7 +122,43 @@ def J(distortion, kl_per_unit, theta, free_bits=0.0):
     return float(found)
 
 
-def forecast(moments, k, objective, count=None, batch=None):
+def _read(objective, n, k, batch):
+    if isinstance(instance("objective", objective, (str, Objective)), str):
+        return read(words("objective", objective), n, k, batch)
+    return objective
+
+
+def asked(objective, n, k, batch=None, sigma2=None):
+    """A loss that is given in words or read already, and the theta that it asks of a model with its own sigma2.
+
+    Parameters
+    ----------
+    objective : Objective or str
+    n, k, batch : int
+        As for `objective.read`.
+    sigma2 : float, optional
+        Noise variance of the model, where the loss learns it.
+
+    Returns
+    -------
+    objective : Objective
+    theta : float or None
+        None where none is known for the likelihood.
+
+    Raises
+    ------
+    ValueError
+        When sigma2 is missing where it is learned, or given where it is not.
+    """
+    found = _read(objective, n, k, batch)
+    if found.learned and sigma2 is None:
+        raise ValueError("sigma2 is None, and the loss learns it; expected the model's own, above 0")
+    if not found.learned and sigma2 is not None:
+        raise ValueError(f"sigma2 is {brief(sigma2)}, and the loss does not learn it; expected None")
+    return found, found.beta * positive("sigma2", sigma2) if found.learned else found.theta()
+
+
+def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
     """What a loss asks for on data of these moments, with k latents.
 
     Exact for linear VAEs are `survivors`, `kl_per_unit`, `kl` and `distortion`, with sigma2 fixed or learned. With free
@@ -144,6 +181,8 @@ def forecast(moments, k, objective, count=None, batch=None):
         Samples that the eigenvalues come from; `Moments` know theirs.
     batch : int, optional
         Samples of a minibatch, where the loss depends on it.
+    sigma2 : float, optional
+        Where the loss learns it, the noise variance that a model has: the forecast is then for that one.
 
     Returns
     -------
@@ -175,8 +214,7 @@ def forecast(moments, k, objective, count=None, batch=None):
                 "them, and set those below your own rounding to 0"
             )
     n, k = eigenvalues.size, integer("k", k, 1, 2**31 - 1)
-    if isinstance(instance("objective", objective, (str, Objective)), str):
-        objective = read(words("objective", objective), n, k, batch)
+    objective = asked(objective, n, k, batch, sigma2)[0] if sigma2 is not None else _read(objective, n, k, batch)
     notes = list(objective.notes)
     if count is not None and integer("count", count, 1, 2**63 - 1) < PER_DIMENSION * n:
         notes.append(
@@ -193,12 +231,13 @@ def forecast(moments, k, objective, count=None, batch=None):
     try:
         learned = spectrum.learned_sigma2(eigenvalues, used, beta)
     except ValueError:
-        if objective.learned:
+        if objective.learned and sigma2 is None:
             raise
         learned = None
-    if objective.learned and bits:
+    if objective.learned and bits and learned is not None:
         learned = _learned_sigma2(left, used, beta)
-    theta = positive("theta", beta * learned if objective.learned else objective.theta())
+    theta = objective.theta() if not objective.learned else beta * (learned if sigma2 is None else sigma2)
+    theta = positive("theta", theta)
     kl = np.zeros(k)
     kl[:used] = np.where(eigenvalues[:used] > 0, np.maximum(spectrum.kl(eigenvalues[:used], theta), bits), 0.0)
     with np.errstate(over="ignore"):
