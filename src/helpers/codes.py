@@ -39,8 +39,8 @@ class Codes:
         Average of p (1 - p) over samples and draws, for a Bernoulli likelihood.
     use : (k,) ndarray or None
         Half the average squared change of the output between two draws of z_i from its prior.
-    latents : tuple of int
-        Shape of z, (k,) or that of a map.
+    shape, latents : tuple of int
+        Of a sample and of its z as the model has them: (n,) or that of an image, (k,) or that of a map.
     """
 
     x: np.ndarray
@@ -50,6 +50,7 @@ class Codes:
     residual: np.ndarray | None
     spread: np.ndarray | None
     use: np.ndarray | None
+    shape: tuple
     latents: tuple
 
     @property
@@ -122,12 +123,12 @@ def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
     for name, value in (("loader", x), ("encode's mean", mean), ("encode's logvar", logvar)):
         refuse_not_finite(name, value)
     if error[0] is None:
-        return Codes(x, mean, logvar, None, None, None, use, latents)
+        return Codes(x, mean, logvar, None, None, None, use, shape, latents)
     error, residual = np.concatenate(error, axis=1), np.concatenate(residual, axis=1)
     if not np.isfinite(error).all() or not np.isfinite(use).all():
         raise ValueError("decode's output contains NaN or infinity, or is too far from x; expected finite")
     spread = None if spread[0] is None else np.sum(spread, axis=0) / len(x)
-    return Codes(x, mean, logvar, error, residual, spread, use, latents)
+    return Codes(x, mean, logvar, error, residual, spread, use, shape, latents)
 
 
 def of_arrays(x, mean, logvar, reconstructions, likelihood="gaussian"):
@@ -169,10 +170,10 @@ def of_arrays(x, mean, logvar, reconstructions, likelihood="gaussian"):
     expect("reconstructions", outputs, ("S", *x.shape))
     expect("mean", values["mean"], (len(x), *values["mean"].shape[1:]))
     expect("logvar", values["logvar"], values["mean"].shape)
-    latents = values["mean"].shape[1:]
+    shape, latents = x.shape[1:], values["mean"].shape[1:]
     x, mean, logvar = (values[name].reshape(len(x), -1) for name in ("x", "mean", "logvar"))
     if likelihood not in ("gaussian", "bernoulli"):
-        return Codes(x, mean, logvar, None, None, None, None, latents)
+        return Codes(x, mean, logvar, None, None, None, None, shape, latents)
     outputs = outputs.reshape(len(outputs), *x.shape)
     error = np.stack([_error(x, output, likelihood) for output in outputs])
     spread = (outputs * (1 - outputs)).mean(axis=(0, 1)) if likelihood == "bernoulli" else None
@@ -180,7 +181,7 @@ def of_arrays(x, mean, logvar, reconstructions, likelihood="gaussian"):
     if len(outputs) > 1:
         residual = np.stack([x - outputs[half::2].mean(axis=0) for half in (0, 1)])
         error = np.stack([error[half::2].mean(axis=0) for half in (0, 1)])
-    return Codes(x, mean, logvar, error, residual, spread, None, latents)
+    return Codes(x, mean, logvar, error, residual, spread, None, shape, latents)
 
 
 def _host(value):

@@ -178,8 +178,8 @@ class Widened:
         Eigenvalues of the covariance of r(x) over theta, the largest.
     gain : float
         Predicted: what the further latents add to J.
-    latents : tuple of int
-        Shape of the model's own latents.
+    shape, latents : tuple of int
+        Of a sample, and of the model's own latents.
     pairs, seed : int
         Pairs of draws of z by which r(x) is averaged, and their seed.
     """
@@ -191,6 +191,7 @@ class Widened:
     centre: np.ndarray
     rho: np.ndarray
     gain: float
+    shape: tuple
     latents: tuple
     pairs: int
     seed: int
@@ -216,9 +217,8 @@ class Widened:
         k = z.shape[1] - len(self.D)
         decode = functions(self.model)[1]
         output = called("decode", decode, z[:, :k].reshape(len(z), *self.latents))
-        more = z[:, k:] @ _as(self.W.T, z)
-        output = reconstruction_of(output, more)
-        return output + more.reshape(output.shape)
+        more = (z[:, k:] @ _as(self.W.T, z)).reshape(len(z), *self.shape)
+        return reconstruction_of(output, more) + more
 
 
 def _as(value, like):
@@ -286,6 +286,7 @@ def with_linear_units(model, loader, objective, units, sigma2=None, batch=None, 
         centre=found.residual.mean(axis=(0, 1), dtype=np.float64),
         rho=values / theta,
         gain=gain(values / theta),
+        shape=found.shape,
         latents=found.latents,
         pairs=pairs,
         seed=seed + 1,
