@@ -486,6 +486,93 @@ def theory():
     }
 
 
+def instruments():
+    """Recipes for what is forecast of a loss, and found in a trained model."""
+    from helpers import codes, diagnose, forecast, moments, residual, verdict
+
+    learned = "nll(learned) + 2*kl"
+    encode, decode = (lambda x: (x[:, :2] / 8, x[:, :2] * 0 - 1)), (lambda z: np.column_stack([z, z[:, 0]]) + MU)
+    found = codes.measure((encode, decode), X, "gaussian", 1)
+    bits = codes.measure((encode, lambda z: 1 / (1 + np.exp(-decode(z)))), BITS, "bernoulli", 1)
+    measured = diagnose.of_codes(found, "se + kl")
+    wider = residual.with_linear_units((encode, decode), X, "se + kl", 2)
+    M = moments.Moments(MU, COVARIANCE, 10)
+    loss = {
+        "objective": thing(learned, "loss"),
+        "sigma2": pos(0.5),
+        "batch": whole(4, **OPTIONAL),
+    }
+    model = {
+        "model": thing((encode, decode), "encode", "decode"),
+        "loader": thing(X, "batch", extra={"rows of NaN": lambda: X * np.nan, "integers": lambda: X.astype(int)}),
+        "pairs": whole(1),
+        "seed": whole(0, takes="zero"),
+    }
+    spectrum_ = a(SPECTRUM, takes="wider, fewer axes", extra=below_0(SPECTRUM[::-1]) | {"rising": lambda: [1.0, 2.0]})
+    others = {"of another likelihood": lambda: bits}
+    arrays = {
+        "x": a(X, names=("mean", "logvar", "reconstructions"), same="list, strided, float32, tensor, objects"),
+        "mean": a(MEAN, names=("logvar",), takes="wider", same="list, strided, float32, tensor, objects"),
+        "logvar": a(LOGVAR, same="list, strided, float32, tensor, objects"),
+        "reconstructions": a([X, X + 1], takes="fewer axes", same="strided, float32, tensor"),
+        "likelihood": choice("gaussian"),
+    }
+    rho = a([4.0, 0.5, 2.0], takes="wider")
+    return {
+        "forecast.forecast": Recipe(
+            forecast.forecast,
+            {
+                "moments": spectrum_,
+                "k": whole(2),
+                "count": whole(9, **OPTIONAL),
+                **loss,
+                "sigma2": pos(0.5, **OPTIONAL),
+            },
+        ),
+        "forecast.asked": Recipe(forecast.asked, {"n": whole(3, **OPTIONAL), "k": whole(2, **OPTIONAL), **loss}),
+        "forecast.J": Recipe(
+            forecast.J,
+            {
+                "distortion": non(2.0),
+                "kl_per_unit": a([1.0, 0.5], takes="wider"),
+                "theta": pos(0.5),
+                "free_bits": non(0.25),
+            },
+        ),
+        "forecast.score_eigenvalues": Recipe(
+            forecast.score_eigenvalues,
+            {"moments": thing(moments.Moments.from_samples(BITS), extra={"of other data": lambda: M})},
+        ),
+        "codes.measure": Recipe(codes.measure, model | {"likelihood": choice("gaussian")}),
+        "codes.of_arrays": Recipe(codes.of_arrays, arrays),
+        "residual.gain": Recipe(residual.gain, {"rho": rho, "units": whole(2, takes="None, zero")}),
+        "residual.eigenpairs": Recipe(
+            lambda first, second: residual.eigenpairs(first, second)[0],
+            {"first": a(X, names=("second",)), "second": a(X[::-1] + X, names=("first",))},
+        ),
+        "residual.rho_of": Recipe(residual.rho_of, {"found": thing(found), "theta": pos(0.5)}),
+        "residual.scores_rho": Recipe(
+            residual.scores_rho, {"found": thing(bits), "beta": pos(0.5), "seed": whole(0, takes="zero")}
+        ),
+        "residual.with_linear_units": Recipe(residual.with_linear_units, {**model, **loss, "units": whole(2)}),
+        "residual.Widened.encode": Recipe(wider.encode, {"x": a(X, same="strided, tensor")}),
+        "residual.Widened.decode": Recipe(wider.decode, {"z": a(np.hstack([MEAN, MEAN]), same="strided, tensor")}),
+        "verdict.judged": Recipe(verdict.judged, {"found": thing(measured)}),
+        "diagnose.diagnose": Recipe(
+            diagnose.diagnose, {**model, **loss, "held_out": dataclasses.replace(model["loader"], takes="None")}
+        ),
+        "diagnose.of_codes": Recipe(
+            diagnose.of_codes,
+            {
+                "found": thing(found, extra=others),
+                "held_out": thing(found, extra=others, **OPTIONAL),
+                "seed": whole(0, takes="zero"),
+                **loss,
+            },
+        ),
+    }
+
+
 def files_and_figures(folder):
     """Recipes for the data sets, the ledger, the scorecard, the figures and the pictures."""
     from PIL import Image
@@ -1289,4 +1376,4 @@ def world(folder):
 
 
 def recipes(folder, closing):
-    return theory() | files_and_figures(folder) | deep(folder, closing)
+    return theory() | instruments() | files_and_figures(folder) | deep(folder, closing)

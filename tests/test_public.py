@@ -38,6 +38,7 @@ import helpers
 
 # Containers of results, which the package makes and nobody calls; their methods have recipes like any other.
 RESULTS = {
+    "codes.Codes",
     "collapse.Evaluation",
     "collapse.UnitStatistics",
     "ledger.Certificate",
@@ -50,6 +51,9 @@ RESULTS = {
     "scorecard.Row",
     "ensemble.Run",
     "evaluation.NotFinite",
+    "forecast.Forecast",
+    "residual.Widened",
+    "verdict.Diagnosis",
 }
 
 

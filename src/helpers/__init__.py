@@ -7,11 +7,11 @@ The modules stand in layers, and each imports from the layers below its own alon
 
     8  cli
     7  studies
-    6  experiments  long_runs
-    5  train  plans
-    4  linear_vae  scorecard  standing  data  lockstep  checkpoint  evaluation  reconstructions
-    3  ppca  bernoulli  objective  ledger  records  celeba  ensemble  plots
-    2  moments  spectrum  collapse  exact  vae  _files
+    6  experiments  long_runs  diagnose
+    5  train  plans  residual  verdict
+    4  linear_vae  scorecard  standing  data  lockstep  checkpoint  evaluation  reconstructions  plots  forecast  codes
+    3  ppca  bernoulli  objective  ledger  records  celeba  ensemble  collapse  _models
+    2  moments  spectrum  exact  vae  _files  _networks
     1  _validation
 
 A study goes down the right-hand side: `studies` finds its plan in `plans`; `experiments` has `train` train it, an

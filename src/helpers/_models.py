@@ -67,7 +67,7 @@ def batches_of(loader):
     if hasattr(loader, "shape"):
         if len(loader.shape) < 2 or not all(loader.shape):
             raise ValueError(f"loader has shape {tuple(loader.shape)}; expected (N, ...), with at least one sample")
-        return (loader[i : i + ROWS] for i in range(0, len(loader), ROWS))
+        return (loader[i : i + ROWS] for i in range(0, loader.shape[0], ROWS))
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(loader, torch.utils.data.Dataset):
         if not isinstance(loader, torch.utils.data.IterableDataset):

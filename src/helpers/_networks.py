@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers._validation import brief, plain_array
+from helpers._validation import brief, plain_array, refuse_not_finite
 
 
 def is_tensor(value):
@@ -151,3 +151,14 @@ def expect(name, value, shape):
     )
     if not fits:
         raise ValueError(f"{name} has shape {have}; expected ({', '.join(map(str, shape))})")
+
+
+def floats(name, value, shape):
+    """Return finite floating-point numbers of this shape, a tensor or an ndarray, or raise ``ValueError``."""
+    if not hasattr(value, "shape"):
+        raise ValueError(f"{name} is {brief(value)}; expected an array or a tensor ({', '.join(map(str, shape))})")
+    value = output_of(name, value, value)
+    refuse_not_floating(name, value, "floating point")
+    expect(name, value, shape)
+    refuse_not_finite(name, plain_array(name, value))
+    return value

@@ -82,7 +82,11 @@ def diagnose(model, loader, objective, held_out=None, sigma2=None, batch=None, p
     # The likelihood, and any fault of the loss, before the model runs; the sizes are those of the data later on.
     likelihood = asked(objective, 1009, 1009, batch, sigma2)[0].likelihood
     found = codes.measure(model, loader, likelihood, pairs, seed)
-    held_out = None if held_out is None else codes.measure(model, held_out, likelihood, pairs, seed)
+    if held_out is not None:
+        try:
+            held_out = codes.measure(model, held_out, likelihood, pairs, seed)
+        except ValueError as error:
+            raise ValueError(f"held_out: {error}") from error
     return of_codes(found, objective, held_out, sigma2, batch, seed)
 
 
@@ -233,4 +237,5 @@ def _held_out(found, held_out, predicted, weight):
     linear_kl[:, : len(D)] = (squares * (1 - D) / values + D - 1 - np.log(D)) / 2
     gap = value - J(float(linear_error.mean()), linear_kl.mean(axis=0), theta, bits)
     differences = (error - linear_error) / (2 * theta) + (kl - linear_kl).sum(axis=1)
-    return value, gap, float(differences.std() / math.sqrt(held_out.count))
+    size = np.abs(differences).max() or 1.0  # so that no square exceeds float64
+    return value, gap, float(size * (differences / size).std() / math.sqrt(held_out.count))

@@ -19,6 +19,7 @@ the covariance of the best affine prediction of r from x in place of that of r, 
 would add the square of the mean of r over 2 theta; it is no unit, and is left out.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from scipy.linalg import eigh
 
 from helpers import codes
 from helpers._models import called, functions, posterior_of, reconstruction_of
-from helpers._networks import expect, is_tensor, library_of
+from helpers._networks import expect, floats, is_tensor, library_of
 from helpers._validation import finite_array, instance, integer, plain_array, positive, refuse_not_finite
 from helpers.forecast import asked
 
@@ -198,6 +199,7 @@ class Widened:
 
     def encode(self, x):
         """Mean and log variance of q(z, y | x) for `x` (B, ...), (B, k + units) each."""
+        x = floats("x", x, ("B", *self.shape))
         encode, decode = functions(self.model)
         mean, logvar = posterior_of(called("encode", encode, x), x)
         library, total = library_of(x, self.seed), 0.0
@@ -214,7 +216,8 @@ class Widened:
 
     def decode(self, z):
         """Mean of p(x | z, y), (B, ...), for both latents side by side, `z` (B, k + units)."""
-        k = z.shape[1] - len(self.D)
+        k = math.prod(self.latents)
+        z = floats("z", z, ("B", k + len(self.D)))
         decode = functions(self.model)[1]
         output = called("decode", decode, z[:, :k].reshape(len(z), *self.latents))
         more = (z[:, k:] @ _as(self.W.T, z)).reshape(len(z), *self.shape)
