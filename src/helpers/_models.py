@@ -4,11 +4,10 @@ Serves `codes`.
 """
 
 import sys
-from itertools import chain
 
 import numpy as np
 
-from helpers._networks import expect, is_tensor, output_of, refuse_not_floating, wide
+from helpers._networks import expect, is_module, is_tensor, output_of, refuse_not_floating, wide
 from helpers._validation import brief, plain_array
 
 MEANS = ("mean", "mu", "loc", "z_mean", "embedding", "qz_m", "qzm")
@@ -43,8 +42,8 @@ def functions(model):
     for names in (("encode", "encoder"), ("decode", "decoder")):
         found += [name for name in names if callable(getattr(model, name, None))][:1]
     if len(found) != 2:
-        own = chain(getattr(model, "__dict__", ()), getattr(model, "_modules", ()))
-        parts = ", ".join(name for name in own if not str(name).startswith("_")) or "no parts"
+        own = {**getattr(model, "__dict__", {}), **getattr(model, "_modules", {})}
+        parts = ", ".join(name for name, part in own.items() if callable(part) and name[:1] != "_") or "no parts"
         raise ValueError(
             f"model is a {type(model).__name__} with {parts:.200}; expected encode or encoder, and decode or decoder: "
             f"{remedy}"
@@ -87,10 +86,19 @@ def data_of(batch):
     return batch[found[0]]
 
 
+def takes_arrays(encode, x):
+    """Whether functions that run a torch model take arrays, as x came, and turn them into tensors by themselves."""
+    if is_tensor(x) or is_module(getattr(encode, "__self__", encode)):
+        return False
+    try:
+        encode(x)
+    except Exception:  # whatever a network says of what is no tensor
+        return False
+    return True
+
+
 def at_home(x, home):
-    """x as a tensor where a torch model lies and in its precision; for any other model as it came."""
-    if home is None:
-        return x
+    """x as a tensor where the parameter `home` lies, and in its precision."""
     x = x if is_tensor(x) else sys.modules["torch"].tensor(np.ascontiguousarray(x))
     return x.to(home.device, home.dtype if home.dtype.is_floating_point else None)
 
@@ -117,8 +125,12 @@ def _field(value, names):
     return None
 
 
+def _is_array(value):
+    return not isinstance(value, dict) and hasattr(value, "shape")
+
+
 def _is_distribution(value):
-    return hasattr(value, "sample") and hasattr(value, "log_prob")
+    return not isinstance(value, dict) and hasattr(value, "sample") and hasattr(value, "log_prob")
 
 
 def posterior_of(outputs, x):
@@ -127,7 +139,7 @@ def posterior_of(outputs, x):
     if isinstance(outputs, (tuple, list)):
         inner = [one for one in outputs if _is_distribution(one)]
         outputs = inner[0] if inner else outputs
-    elif not hasattr(outputs, "shape"):
+    elif not _is_array(outputs):
         inner = _field(outputs, ("latent_dist", "posterior", "qz"))
         outputs = outputs if inner is None else inner
     if _is_distribution(outputs):
@@ -137,7 +149,7 @@ def posterior_of(outputs, x):
     mean = spread = None
     if isinstance(outputs, (tuple, list)) and len(outputs) >= 2:
         (mean, spread), kind = outputs[:2], LOG_VARIANCES
-    elif not isinstance(outputs, (tuple, list)) and not hasattr(outputs, "shape"):
+    elif not isinstance(outputs, (tuple, list)) and not _is_array(outputs):
         mean = _field(outputs, MEANS)
         for kind in (LOG_VARIANCES, VARIANCES, DEVIATIONS):
             if (spread := _field(outputs, kind)) is not None:
@@ -159,7 +171,7 @@ def posterior_of(outputs, x):
 def reconstruction_of(value, x):
     """The decoder's mean in the shape of x, from what it returned."""
     value = value[0] if isinstance(value, (tuple, list)) and value else value
-    if not hasattr(value, "shape") and not isinstance(value, (int, float, str, bytes, complex)):
+    if not _is_array(value) and not isinstance(value, (int, float, str, bytes, complex)):
         found = _field(value, MEANS if _is_distribution(value) else OUTPUTS)
         if found is None:
             keys = list(value) if isinstance(value, dict) else list(getattr(value, "__dict__", ()))

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers._models import at_home, batches_of, called, data_of, functions, posterior_of, reconstruction_of
+from helpers._models import (
+    at_home,
+    batches_of,
+    called,
+    data_of,
+    functions,
+    posterior_of,
+    reconstruction_of,
+    takes_arrays,
+)
 from helpers._networks import batch_of, expect, library_of, modules_in, refuse_not_floating, undisturbed, wide
 from helpers._validation import integer, one_of, plain_array, refuse_not_finite
 from helpers.objective import TERMS
@@ -100,7 +109,10 @@ def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
         home = next((parameter for module in modules for parameter in module.parameters()), None)
         parts, use, library, shape, latents = [], None, None, None, ()
         for batch in batches:
-            x = at_home(batch_of(data_of(batch)), home)
+            x = batch_of(data_of(batch))
+            if shape is None:
+                home = None if home is None or takes_arrays(encode, x) else home
+            x = x if home is None else at_home(x, home)
             if shape is None:
                 shape, library = tuple(x.shape[1:]), library_of(x, seed)
             expect("a batch", x, ("B", *shape))
