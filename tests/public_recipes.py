@@ -397,7 +397,11 @@ def theory():
                 "learned": flag(False),
                 "free_bits": non(0.25),
                 "notes": many(("A note.",), takes="empty tuple", extra={"empty": lambda: ("",)}),
+                "sigma2": many((0.5, 2.0), takes="empty tuple", extra={"zero": lambda: (0.0,)}),
             },
+        ),
+        "objective.Objective.whitened": Recipe(
+            objective.read("nll(sigma2) + kl", sigma2=[0.5, 2.0, 1.0]).whitened, {"moments": moments_}
         ),
         "objective.Objective.theta": Recipe(
             objective.read("nll(learned) + 2*kl").theta, {"eigenvalues": all_eigenvalues, "k": whole(2)}
@@ -405,10 +409,17 @@ def theory():
         "objective.read": Recipe(
             objective.read,
             {
-                "loss": word("mean(se) + mean(kl)", extra={"no sum": lambda: "se", "no text": lambda: "import os"}),
+                "loss": word(
+                    "mean(nll(sigma2)) + mean(kl)", extra={"no sum": lambda: "se", "no text": lambda: "import os"}
+                ),
                 "n": whole(3),
                 "k": whole(2),
                 "batch": whole(4, **OPTIONAL),
+                "sigma2": a(
+                    [0.5, 2.0, 1.0],
+                    takes="integer, float, whole float, 10**30, fewer axes",
+                    extra=not_positive([0.5, 2.0, 1.0]),
+                ),
             },
         ),
         "objective.at_theta": Recipe(objective.at_theta, {"theta": pos(0.5)}),

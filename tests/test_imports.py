@@ -18,7 +18,7 @@ FLOORS = {
     "_files": {"_validation"},
     "moments": {"_validation"},
     "spectrum": {"_validation"},
-    "objective": {"_validation", "spectrum"},
+    "objective": {"_validation", "moments", "spectrum"},
     "_networks": {"_validation"},
     "_models": {"_networks", "_validation"},
     "collapse": {"_networks", "_validation"},

@@ -1,21 +1,28 @@
 """How a VAE's loss was written, and what it asks for: the weights of its terms and the theta they imply.
 
-Serves chapter 07. Whatever its reductions and factors, a loss of squared errors is, for one sample and up to a factor,
+Serves chapters 07 and 12. Whatever its reductions and factors, a loss of squared errors is, for one sample and up to a factor,
 
     E / (2 theta) + K,
 
 E the squared error summed over the features and K the KL divergence summed over the latents. Nothing but theta decides
 where its optimum is, what survives there and what collapses: theta is beta sigma2 of a Gaussian VAE (chapter 07). A
 loss is read from text as one would say it, ``"mean(se) + 0.00025*kl"``.
+
+A noise variance for each feature is one for all in other units: divide each column by its standard deviation sigma_i,
+and the squared error weighs the same everywhere. Such a loss has its theta there (`Objective.whitened`).
 """
 
 import ast
 import math
 import operator
+import re
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from helpers import spectrum
-from helpers._validation import instance, integer, non_negative, one_of, positive, words
+from helpers._validation import finite_array, instance, integer, non_negative, one_of, plain_array, positive, words
+from helpers.moments import Moments
 
 # Data terms by the name they have in a loss, and what each is per feature.
 TERMS = {
@@ -25,26 +32,47 @@ TERMS = {
     "ce": ("categorical", "cross-entropy over classes"),
     "poisson": ("poisson", "negative log probability of a Poisson count"),
     "nb": ("negative binomial", "negative log probability of a negative binomial count"),
+    "zinb": ("zero-inflated negative binomial", "the same, with more zeros"),
     "ae": ("laplace", "absolute error"),
     "huber": ("huber", "Huber's loss"),
 }
 GRAMMAR = (
-    "a sum of one data term and kl, each with a factor: se, nll(sigma2=0.1), nll(learned), bce, ce, poisson, nb, ae or "
-    "huber; sum(...) over features or latents, which is understood, or mean(...); batch=sum in either for a sum over "
-    "the minibatch where a mean is understood; max(kl, 0.5) for free bits; numbers, n, k and batch in factors"
+    "one data term and kl in a sum, each with a factor: se, nll(sigma2=0.1), nll(sigma2) of an argument, nll(learned), "
+    "bce, ce, poisson, nb, zinb, ae or huber; sum(...) over features or latents, which is understood, or mean(...); "
+    "batch=sum in either for a sum over the minibatch where a mean is understood; max(kl, 0.5) for free bits; numbers, "
+    "n, k and batch in factors"
 )
+# Words that code has for these, and what to write.
+SAID = {
+    **dict.fromkeys(("mse", "mse_loss", "l2"), "write mean(se) for a mean over the features and sum(se) for a sum"),
+    **dict.fromkeys(("mae", "l1", "l1_loss"), "write mean(ae) for a mean over the features and sum(ae) for a sum"),
+    **dict.fromkeys(("kld", "kl_loss", "kl_divergence"), "write kl"),
+    **dict.fromkeys(("BCE", "binary_cross_entropy"), "write bce"),
+    "sse": "write sum(se)",
+    "KL": "write kl",
+    "cross_entropy": "write ce for classes and bce for yes and no",
+    "gaussian_nll": "write nll(sigma2=0.1), or nll(learned)",
+    "beta": "write the number that it is",
+}
 # How well-known code writes its loss, by the names of its settings.
 PRESETS = {
     "pythae VAE, mse": "0.5*sum(se) + kl",
     "pythae VAE, bce": "sum(bce) + kl",
-    "pythae BetaVAE, mse": "0.5*sum(se) + 4*kl",
+    "pythae BetaVAE, mse, beta = 4": "0.5*sum(se) + 4*kl",
     "PyTorch-VAE VanillaVAE": "mean(se) + 0.00025*kl",
+    "PyTorch-VAE BetaVAE, loss_type H": "mean(se) + 10*0.00025*kl",
     "pytorch/examples vae": "sum(bce, batch=sum) + sum(kl, batch=sum)",
     "Keras example, VAE": "sum(bce) + kl",
+    "Keras example, VAE, of three channels": "sum(bce)/3 + kl",
+    "Keras example, MLP with mse": "n*mean(se) + kl",
     "Lightning Bolts VAE": "mean(se) + 0.1*mean(kl)",
-    "scvi-tools SCVI": "sum(nb) + kl",
+    "scvi-tools SCVI": "sum(zinb) + kl",
+    "scvi-tools SCVI, nb": "sum(nb) + kl",
+    "summed squared error plus KL": "sum(se) + kl",
     "mean squared error plus KL": "mean(se) + kl",
     "mean squared error plus mean KL": "mean(se) + mean(kl)",
+    "mean squared error plus KL summed over the minibatch": "mean(se) + sum(kl, batch=sum)",
+    "mean binary cross-entropy plus KL": "mean(bce) + kl",
     "a Gaussian decoder, sigma2 = 0.1": "nll(sigma2=0.1) + kl",
     "a Gaussian decoder, sigma2 learned": "nll(learned) + kl",
 }
@@ -64,7 +92,7 @@ class Objective:
     Parameters
     ----------
     likelihood : str
-        gaussian, bernoulli, categorical, poisson, negative binomial, laplace or huber.
+        gaussian, bernoulli, categorical, poisson, negative binomial, zero-inflated negative binomial, laplace or huber.
     data : float
         Weight of the data term summed over the features; for a Gaussian that of the squared error, or, where sigma2 is
         learned, of the negative log density.
@@ -76,6 +104,8 @@ class Objective:
         Nats of each latent that cost nothing.
     notes : tuple of str
         What the way it is written makes depend on something else, a sentence each.
+    sigma2 : tuple of float
+        Noise variance of each feature, where it is not one for all: `data` then weighs the squared error over these.
     """
 
     likelihood: str
@@ -84,6 +114,7 @@ class Objective:
     learned: bool = False
     free_bits: float = 0.0
     notes: tuple = field(default=(), compare=False)
+    sigma2: tuple = ()
 
     def __post_init__(self):
         one_of("likelihood", self.likelihood, [likelihood for likelihood, _ in TERMS.values()])
@@ -93,6 +124,10 @@ class Objective:
         if instance("learned", self.learned, bool) and self.likelihood != "gaussian":
             raise ValueError(f"learned is True of a {self.likelihood} likelihood; expected it of a gaussian one alone")
         object.__setattr__(self, "notes", tuple(words("notes", note) for note in instance("notes", self.notes, tuple)))
+        if instance("sigma2", self.sigma2, tuple):
+            if self.likelihood != "gaussian" or self.learned:
+                raise ValueError("sigma2 is given to a loss that is learned or not gaussian; expected ()")
+            object.__setattr__(self, "sigma2", tuple(_variances(self.sigma2).tolist()))
 
     @property
     def beta(self):
@@ -101,6 +136,9 @@ class Objective:
 
     def theta(self, eigenvalues=None, k=None):
         """The theta that the loss implies, a float; None where no exact one is known for this likelihood.
+
+        Where each feature has a noise variance of its own it is that of the `whitened` data, whose eigenvalues it is
+        to be compared with.
 
         Parameters
         ----------
@@ -125,6 +163,46 @@ class Objective:
             )
         return self.beta * spectrum.learned_sigma2(eigenvalues, k, self.beta)
 
+    def whitened(self, moments):
+        """The moments in the units in which `theta` holds.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the data.
+
+        Returns
+        -------
+        Moments
+            Of the data with column i divided by the square root of its noise variance; the same where one is for all.
+
+        Raises
+        ------
+        ValueError
+            When the data have another number of features.
+
+        Examples
+        --------
+        >>> found = read("nll(sigma2) + kl", sigma2=[0.5, 2.0])
+        >>> moments = found.whitened(Moments([0.0, 0.0], [[2.0, 0.0], [0.0, 1.0]], 10))
+        >>> found.theta(), moments.covariance.round(6).tolist()
+        (1.0, [[4.0, 0.0], [0.0, 0.5]])
+        """
+        instance("moments", moments, Moments)
+        if not self.sigma2:
+            return moments
+        if moments.mean.size != len(self.sigma2):
+            raise ValueError(f"moments has {moments.mean.size} features; expected {len(self.sigma2)}, as sigma2 has")
+        scale = np.sqrt(self.sigma2)
+        return Moments(moments.mean / scale, moments.covariance / np.outer(scale, scale), moments.count)
+
+
+def _variances(sigma2):
+    sigma2 = finite_array("sigma2", sigma2, ("n",))
+    if (sigma2 <= 0).any():
+        raise ValueError(f"sigma2 reaches {sigma2.min():g}; expected variances above 0")
+    return sigma2
+
 
 @dataclass
 class _Term:
@@ -141,10 +219,12 @@ class _Term:
 class _Reader:
     """Walks the syntax tree of a loss, as Python parses it, and refuses what is none."""
 
-    def __init__(self, text, sizes):
-        self.text, self.sizes, self.used = text, sizes, set()
+    def __init__(self, text, sizes, sigma2):
+        self.text, self.sizes, self.sigma2, self.used = text, sizes, sigma2, set()
 
     def refuse(self, what):
+        said = [SAID.get(word, SAID.get(word.lower())) for word in re.findall(r"\w+", what)]
+        what += "".join(f" ({one})" for one in said if one)
         raise ValueError(f"loss is {self.text!r:.200}: {what}; expected {GRAMMAR}")
 
     def needed(self, name, what):
@@ -228,6 +308,12 @@ class _Reader:
                 return _Term("kl", free_bits=bits)
             case ast.Call(func=ast.Name(id="nll"), args=[ast.Name(id="learned")], keywords=[]):
                 return _Term("nll", sigma2="learned")
+            case ast.Call(func=ast.Name(id="nll"), args=[ast.Name(id="sigma2")], keywords=[]):
+                if self.sigma2 is None:
+                    raise ValueError(
+                        f"sigma2 is None, and {self.text!r:.200} depends on it; expected variances above 0"
+                    )
+                return _Term("nll", sigma2=self.sigma2)
             case ast.Call(func=ast.Name(id="nll"), args=[], keywords=[ast.keyword(arg="sigma2", value=value)]):
                 sigma2 = self.number(value)
                 if sigma2 <= 0:
@@ -236,7 +322,7 @@ class _Reader:
         self.refuse(f"{ast.unparse(node)} is no term")
 
 
-def read(loss, n=None, k=None, batch=None):
+def read(loss, n=None, k=None, batch=None, sigma2=None):
     """The `Objective` of a loss in words.
 
     Parameters
@@ -245,6 +331,8 @@ def read(loss, n=None, k=None, batch=None):
         One of `PRESETS`, or like ``"mean(se) + 0.00025*kl"``; a refusal says what the words are.
     n, k, batch : int, optional
         Features, latents and samples of a minibatch; each is needed only where the loss depends on it.
+    sigma2 : float or (n,) array_like, optional
+        What ``nll(sigma2)`` stands for in the loss: a noise variance, or one for each feature.
 
     Returns
     -------
@@ -253,7 +341,8 @@ def read(loss, n=None, k=None, batch=None):
     Raises
     ------
     ValueError
-        When the text is no loss, a weight is not above 0, or a number is missing that the weights depend on.
+        When the text is no loss, a weight is not above 0, or a number is missing that the weights depend on, or too
+        many.
 
     See Also
     --------
@@ -270,7 +359,10 @@ def read(loss, n=None, k=None, batch=None):
     text = PRESETS.get(words("loss", loss), loss)
     sizes = {"n": n, "k": k, "batch": batch}
     sizes = {name: None if size is None else integer(name, size, 1, 2**53) for name, size in sizes.items()}
-    reader = _Reader(text, sizes)
+    if sigma2 is not None:
+        one = plain_array("sigma2", sigma2).ndim == 0
+        sigma2 = positive("sigma2", sigma2) if one else _variances(sigma2)
+    reader = _Reader(text, sizes, sigma2)
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -280,6 +372,8 @@ def read(loss, n=None, k=None, batch=None):
     if sorted(kinds) != ["data", "kl"]:
         reader.refuse(f"it has {kinds.count('data')} data terms and {kinds.count('kl')} of kl")
     data, kl = sorted(terms, key=lambda term: term.name == "kl")
+    if sigma2 is not None and data.sigma2 is not sigma2:
+        reader.refuse("it has no nll(sigma2), and sigma2 is given")
     weights = {}
     for term, own in ((data, "n"), (kl, "k")):
         weight = term.weight
@@ -290,11 +384,17 @@ def read(loss, n=None, k=None, batch=None):
         if not weight > 0 or not math.isfinite(weight):
             reader.refuse(f"the weight of {term.name} is {weight:g}, not above 0")
         weights[term.name] = weight
-    weight, learned = weights[data.name], data.sigma2 == "learned"
-    if data.name == "nll" and not learned:
-        weight /= 2 * data.sigma2  # its other term is a constant
+    weight, learned = weights[data.name], isinstance(data.sigma2, str)
+    each = ()
+    if data.name == "nll" and not learned:  # its other term is a constant
+        if isinstance(data.sigma2, np.ndarray):
+            weight, each = weight / 2, tuple(data.sigma2.tolist())
+        else:
+            weight /= 2 * data.sigma2
+    if each and n is not None and sizes["n"] != len(each):
+        raise ValueError(f"sigma2 has {len(each)} entries; expected {sizes['n']}, as many as n says")
     notes = tuple(_notes(data, kl, reader.used, sizes))
-    return Objective(TERMS[data.name][0], weight, weights["kl"], learned, kl.free_bits, notes)
+    return Objective(TERMS[data.name][0], weight, weights["kl"], learned, kl.free_bits, notes, each)
 
 
 def _notes(data, kl, used, sizes):
