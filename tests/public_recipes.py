@@ -630,6 +630,7 @@ def files_and_figures(folder):
                 "mean": a([1.0, 0.0, 2.0, 0.0], **OPTIONAL),
             },
         ),
+        "data.load": Recipe(data.load, {"data": choice("digits")}),
         "data.mnist": Recipe(data.mnist, {"split": choice("train")}),
         "data.mnist_moments": Recipe(data.mnist_moments, {"which": choice("subset")}),
         "data.integer_sums": Recipe(data.integer_sums, {"images": bytes_}),
@@ -1201,6 +1202,17 @@ def deep(folder, closing):
         "plans.Study": Recipe(
             lambda **arguments: plans.Study(**arguments) and None,
             {"title": word("A question"), "plans": thing({"quick": plan}, takes="empty dict")},
+        ),
+        "plans.own": Recipe(
+            lambda **arguments: plans.own(**arguments) and None,
+            {
+                "data": choice("digits"),
+                "latents": whole(2),
+                "sigma2": many((0.5, 0.1), extra={"zero": lambda: (0.0,)}),
+                "epochs": whole(3),
+                "hidden": many((8,), takes="empty tuple, empty list", extra={"zero": lambda: (0,)}),
+                "learning_rate": pos(0.01),
+            },
         ),
         "plans.find": Recipe(
             lambda **arguments: plans.find(**arguments) and None,

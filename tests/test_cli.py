@@ -167,6 +167,12 @@ def test_unknown_names_are_answered_with_what_there_is(verb, command):
         "run tiny --processes 2 --scheduler tcp://127.0.0.1:1",
         "run tiny --processes 2 --budget 5",
         "resume tiny --scheduler tcp://127.0.0.1:1 --budget 5",
+        "run tiny --data x.npy",
+        "run tiny --sigma2 0.1",
+        "run own",
+        "run own --data x.npy",
+        "resume own --latents 3",
+        "run own --data x.npy --latents 3 --processes 2",
     ],
 )
 def test_wrong_usage(text, capsys):
@@ -182,8 +188,54 @@ def test_help(verb, capsys):
     printed = capsys.readouterr().out
     assert stopped.value.code == 0 and "Exit codes: 0 done; 1 failed" in printed
     expected = {"": ["list", "resume"], "list": [], "show": ["--profile", "--out"]}
-    running = "--profile --device --precision --members --budget --out --scheduler --processes --block".split()
+    running = "--data --latents --sigma2 --profile --device --precision --members --budget --out --scheduler".split()
+    running += ["--processes", "--block"]
     assert all(option in printed for option in expected.get(verb, running))
+
+
+def test_a_study_of_own_data(command, tmp_path):
+    """Stopped and resumed, it is what the same plan gives by name; floats are used as they are, bytes over 255."""
+    x = np.random.default_rng(0).integers(0, 256, (90, 3, 2), dtype=np.uint8)
+    np.save(tmp_path / "bytes.npy", x)
+    np.save(tmp_path / "floats.npy", x.reshape(90, 6) / 255)
+    found = {}
+    for kind in ("bytes", "floats"):
+        out = tmp_path / kind
+        options = f"own --data {tmp_path}/{kind}.npy --latents 2 --sigma2 0.1 0.03 --epochs 3 --hidden 5 --out {out}"
+        assert cli.main(["run", *options.split(), "--budget", "0"]) == 3
+        assert cli.main(["resume", *options.split()]) == 0
+        found[kind] = records.load(out / "own-quick.nc")
+    code, printed, _ = command("show own", out=tmp_path / "floats")
+    assert code == 0 and records.table(found["floats"]) in printed
+    assert "own" not in plans.STUDIES
+    for name in ("elbo", "kl", "sse"):
+        np.testing.assert_allclose(found["bytes"][name], found["floats"][name], rtol=1e-4)
+    plan = plans.own(f"{tmp_path}/bytes.npy", 2, [0.1, 0.03], 3, [5])
+    assert plan.batch_size == 9
+    assert_same_values(found["bytes"], experiments.run(plan, "own", "quick")[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"no array", "no readable .npy file"),
+        (np.zeros(3), "float64 of shape (3,); expected numbers (N, ...), a row for each sample"),
+        (np.zeros((0, 3)), "shape (0, 3)"),
+        (np.array([["a"]]), "<U1 of shape (1, 1)"),
+        (np.array([[1.0, np.nan]]), "x.npy"),
+        (np.array([[1.0, 1e300]]), "x.npy"),
+    ],
+)
+def test_own_data_that_is_none(content, message, command, tmp_path, untrained):
+    path = tmp_path / "x.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    code, _, error = command("run own --latents 2", data=path)
+    assert code == 1 and message in error and "Traceback" not in error
+    assert "own" not in plans.STUDIES
 
 
 def test_a_device_that_is_not_there(command, tmp_path):

@@ -15,7 +15,10 @@ from pathlib import Path
 from helpers import long_runs, records, studies
 from helpers._validation import brief, instance, integer
 from helpers.ensemble import PRECISIONS, warn_of_long_schedules
-from helpers.plans import STUDIES, find
+from helpers.plans import STUDIES, Study, find, own
+
+OWN = "own"  # the study of a reader's data, which the options of a call describe
+OPTIONS = ("data", "latents", "sigma2", "epochs", "hidden")
 
 
 def members_from(text, count):
@@ -57,7 +60,7 @@ def _parser():
         commands.add_parser(name, parents=parents, help=does, description=does, epilog=parser.epilog)
 
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("study", help="its name, as `list` prints it")
+    shared.add_argument("study", help=f"its name, as `list` prints it, or {OWN} for your own data")
     shared.add_argument("--profile", default="quick", help="quick, laptop or paper (default: quick)")
     shared.add_argument(
         "--out", type=Path, default=Path("runs"), help="folder of checkpoints and records (default: runs)"
@@ -71,6 +74,14 @@ def _parser():
         type=float,
         metavar="SECONDS",
         help="stop the training at the end of an epoch, before it takes longer; a budget of 0 trains one epoch",
+    )
+    data = running.add_argument_group(f"your own data, `run {OWN}`; `resume {OWN}` wants the same")
+    data.add_argument("--data", metavar="FILE", help="a .npy file, (N, n); bytes are divided by 255")
+    data.add_argument("--latents", type=int, metavar="K")
+    data.add_argument("--sigma2", type=float, nargs="+", metavar="S", help="noise variances, a VAE each (default: 0.1)")
+    data.add_argument("--epochs", type=int, metavar="E", help="(default: 100)")
+    data.add_argument(
+        "--hidden", type=int, nargs="*", metavar="WIDTH", help="hidden layers (default: 128); none: linear"
     )
     where = running.add_mutually_exclusive_group()
     where.add_argument(
@@ -140,6 +151,12 @@ def main(arguments=None):
             parser.error("--block and --processes are at least 1")
         if options.budget is not None and not 0 <= options.budget < math.inf:
             parser.error(f"--budget is {options.budget:g}; it is a number of seconds from 0")
+        if options.study != OWN and any(getattr(options, name) is not None for name in OPTIONS):
+            parser.error(f"--{', --'.join(OPTIONS)} go with the study {OWN}")
+        if options.study == OWN and (options.data is None or options.latents is None):
+            parser.error(f"the study {OWN} wants --data FILE and --latents K")
+        if options.study == OWN and spread:
+            parser.error(f"the study {OWN} runs in one process; it goes with neither --processes nor --scheduler")
         if options.budget == 0:
             print("a budget of 0 trains one epoch", file=sys.stderr)
     with _signals(), warnings.catch_warnings():
@@ -181,7 +198,19 @@ def _list(options):
                 print(f"    {profile}: follows from other records")
             else:
                 print(f"    {profile}: {len(plan.members)} members, {plan.epochs} epochs of {plan.data}")
+    print(f"{OWN}: Your own data, with --data FILE --latents K")
     return 0
+
+
+@contextlib.contextmanager
+def _own(options):
+    """The study of a reader's data, while this call lasts."""
+    given = {name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
+    STUDIES[OWN] = Study("Your own data", {options.profile: own(**given)})
+    try:
+        yield
+    finally:
+        del STUDIES[OWN]
 
 
 def _queue(options):
@@ -196,7 +225,8 @@ def _queue(options):
 
 
 def _show(options):
-    find(options.study, options.profile)
+    if options.study != OWN:
+        find(options.study, options.profile)
     found = list(studies.recorded_in(options.study, options.profile, options.out).values())
     record = records.merge(found) if found else records.recorded(options.study, options.profile)
     if record is None:
@@ -219,6 +249,11 @@ def _writable(out):
 
 def _run(options):
     """The commands run and resume; the exit code."""
+    with _own(options) if options.study == OWN else contextlib.nullcontext():
+        return _run_study(options)
+
+
+def _run_study(options):
     study, profile, out = options.study, options.profile, options.out
     plan = find(study, profile)
     members = members_from(options.members, len(plan.members))

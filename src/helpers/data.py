@@ -28,6 +28,7 @@ from helpers._validation import (
     one_of,
     plain_array,
     positive,
+    refuse_not_finite,
 )
 from helpers.moments import Moments
 
@@ -283,6 +284,45 @@ DATA = {
     "patches": lambda: patches(64, 512),
     "faces": celeba.faces,
 }
+
+
+def load(data):
+    """Data by its key in `DATA`, or from a file of your own.
+
+    Parameters
+    ----------
+    data : str
+        A key, or the path of a file that ``numpy.save`` wrote, which ends in .npy.
+
+    Returns
+    -------
+    (N, ...) ndarray
+        Of a file its samples as they are where they are uint8 (which training divides by 255), else as float32,
+        (N, n).
+
+    Raises
+    ------
+    ValueError
+        When there is no such key, or the file holds no finite numbers of two axes or more.
+    FileNotFoundError
+        When there is no such file.
+    """
+    if not (isinstance(data, str) and data.endswith(".npy")):
+        return DATA[one_of("data", data, DATA)]()
+    with open(data, "rb") as file:
+        try:
+            x = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"data is {data}, no readable .npy file: {error}") from error
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "uif" or x.ndim < 2 or x.size == 0:
+        had = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise ValueError(f"data is {data} with {had}; expected numbers (N, ...), a row for each sample")
+    x = x.reshape(len(x), -1)
+    if x.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # which is refused
+            x = x.astype(np.float32)
+        refuse_not_finite(f"data in {data}", x)
+    return x
 
 
 def _main(arguments=None):

@@ -16,7 +16,7 @@ from helpers import evaluation, reconstructions, records
 from helpers._files import sha256
 from helpers._validation import brief, file_of, instance, words
 from helpers.checkpoint import alone
-from helpers.data import DATA
+from helpers.data import load
 from helpers.plans import Plan
 from helpers.train import train
 
@@ -70,7 +70,7 @@ def run(plan, study, profile, members=None, device="cpu", path=None, budget=None
 
 
 def _run(plan, study, profile, members, chosen, device, path, budget):
-    code, x = commit(), DATA[plan.data]()  # the commit of what was imported, and not of what the files may become
+    code, x = commit(), load(plan.data)  # the commit of what was imported, and not of what the files may become
     if too_far := [one for one in plan.pictures if one >= len(x)]:
         raise ValueError(f"pictures has {too_far[0]}; expected positions below {len(x)}, the samples of {plan.data}")
     result = train(

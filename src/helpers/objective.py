@@ -1,6 +1,7 @@
 """How a VAE's loss was written, and what it asks for: the weights of its terms and the theta they imply.
 
-Serves chapters 07 and 12. Whatever its reductions and factors, a loss of squared errors is, for one sample and up to a factor,
+Serves chapters 07 and 12. Whatever its reductions and factors, a loss of squared errors is, for one sample and up to a
+factor,
 
     E / (2 theta) + K,
 

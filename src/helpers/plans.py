@@ -15,7 +15,7 @@ from torch import nn
 
 from helpers import celeba, records, spectrum, vae
 from helpers._validation import brief, instance, integer, one_of
-from helpers.data import DATA
+from helpers.data import DATA, load
 from helpers.ensemble import PRECISIONS, LinearAnnealing, Member
 
 
@@ -26,7 +26,7 @@ class Plan:
     Parameters
     ----------
     data : str
-        A key of `data.DATA`.
+        A key of `data.DATA`, or the path of a .npy file.
     network : functools.partial
         Makes one VAE, from keyword arguments alone; records name the function and them.
     members : tuple of Member
@@ -50,7 +50,8 @@ class Plan:
     pictures: tuple = ()
 
     def __post_init__(self):
-        one_of("data", self.data, DATA)
+        if not (isinstance(self.data, str) and self.data.endswith(".npy")):
+            one_of("data", self.data, DATA)
         if instance("network", self.network, partial).args:
             raise ValueError(f"network has the arguments {brief(self.network.args)}; expected keyword arguments alone")
         one_of("precision", self.precision, PRECISIONS)
@@ -120,6 +121,51 @@ def find(study, profile):
     if not isinstance(profile, str) or profile not in plans:
         raise ValueError(f"profile is {brief(profile)}; {study} has {', '.join(plans)}")
     return plans[profile]() if callable(plans[profile]) else plans[profile]
+
+
+def own(data, latents, sigma2=(0.1,), epochs=100, hidden=(128,), learning_rate=1e-3):
+    """A plan for data of your own: one VAE for each noise variance.
+
+    Parameters
+    ----------
+    data : str
+        Path of a .npy file, as `data.load` reads it, or a key of `data.DATA`.
+    latents : int
+    sigma2 : sequence of float
+    epochs : int
+    hidden : sequence of int
+        Widths of the encoder's hidden layers; the decoder has them in reverse, and without any both are linear.
+    learning_rate : float
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        When an argument is bad, or the file holds no finite numbers (N, ...).
+    FileNotFoundError
+        When there is no such file.
+
+    Examples
+    --------
+    >>> plan = own("digits", latents=16, sigma2=[0.3, 0.1])
+    >>> len(plan.members), plan.network.keywords["n"]
+    (2, 64)
+    """
+    x = load(data)
+    n, k = x[0].size, integer("latents", latents, 1, 2**31)
+    widths = tuple(integer("hidden", width, 1, 2**31) for width in instance("hidden", hidden, (tuple, list)))
+    if not (several := instance("sigma2", sigma2, (tuple, list))):
+        raise ValueError("sigma2 is empty; expected at least one noise variance")
+    return Plan(
+        data=str(data),
+        network=partial(vae.mlp, n=n, hidden=widths, k=k),
+        members=tuple(Member(sigma2=one, learning_rate=learning_rate) for one in several),
+        epochs=epochs,
+        batch_size=min(128, max(1, len(x) // 10)),  # small data too take ten steps an epoch
+    )
 
 
 # What a plan is made of

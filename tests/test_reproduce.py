@@ -1,0 +1,35 @@
+"""book/reproduce.md: what it says of your own data runs as it stands, in its order, and prints what it says."""
+
+import re
+import shlex
+
+import pytest
+from pairs import ROOT
+
+from helpers import cli
+
+PAGE = (ROOT / "book" / "reproduce.md").read_text(encoding="utf-8")
+SECTION = re.search(r"^## Your own data\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)[1]
+BLOCKS = re.findall(r"```(python|bash|text)\n(.*?)```", SECTION, re.DOTALL)
+COMMAND = ".venv/bin/python -m helpers.studies "
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_your_own_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert SECTION.count("```") == 2 * len(BLOCKS) > 0
+    namespace, kinds = {}, [kind for kind, _ in BLOCKS]
+    assert {"python", "bash", "text"} == set(kinds)
+    for number, (kind, text) in enumerate(BLOCKS):
+        if kind == "text":
+            assert number and kinds[number - 1] == "python"
+            continue
+        if kind == "bash":
+            for line in text.splitlines():
+                assert line.startswith(COMMAND), line
+                assert cli.main(shlex.split(line.removeprefix(COMMAND))) == 0, line
+            capsys.readouterr()
+            continue
+        exec(compile(text, "reproduce.md", "exec"), namespace)
+        printed = BLOCKS[number + 1][1] if kinds[number + 1 : number + 2] == ["text"] else ""
+        assert capsys.readouterr().out == printed, text
