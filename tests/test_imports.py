@@ -45,7 +45,7 @@ FLOORS = {
     "evaluation": {"_validation", "collapse", "ensemble", "vae"},
     "reconstructions": {"_validation", "ensemble", "vae"},
     "train": {"_validation", "checkpoint", "ensemble", "evaluation", "lockstep", "vae"},
-    "plans": {"_validation", "celeba", "data", "ensemble", "records", "spectrum", "vae"},
+    "plans": {"_validation", "celeba", "data", "ensemble", "objective", "records", "spectrum", "vae"},
     "experiments": {
         "_files",
         "_validation",

@@ -152,7 +152,8 @@ def test_networks_of_every_plan_fit_their_data(monkeypatch):
     for name, profile in PLANS:
         plan = plans.find(name, profile)
         images = plan.data in ("patches", "faces")
-        shape = (64, 64, 3) if images else (64,) if plan.data.startswith("digits") else (784,)
+        widths = {"digits": 64, "patches-8": 192, "breast-cancer": 30}
+        shape = (64, 64, 3) if images else (widths.get(plan.data.removesuffix("-dequantised"), 784),)
         with torch.device("meta"):
             model = plan.network()
             assert isinstance(model, vae.VAE) and model.encode(torch.empty(1, *shape))[0].ndim == 2

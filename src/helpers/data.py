@@ -270,6 +270,26 @@ def _mnist():
     return mnist("train").reshape(-1, 784)
 
 
+def _mnist_10000():
+    return _mnist()[mnist_subset_indices()]
+
+
+def _gaussian():
+    """10,000 samples of a Gaussian with the mean and the covariance of those images of MNIST."""
+    moments = mnist_moments("subset")
+    white = np.random.default_rng(0).standard_normal((10_000, moments.mean.size))
+    x = moments.mean + white * np.sqrt(moments.eigenvalues) @ moments.eigenvectors.T
+    return x.astype(np.float32)
+
+
+def _breast_cancer():
+    """scikit-learn's table of 569 samples, each of its 30 columns standardised."""
+    from sklearn.datasets import load_breast_cancer
+
+    x = load_breast_cancer().data
+    return ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32)
+
+
 def _dequantised(x, levels):
     """Whole numbers 0 to levels - 1 with uniform noise on top, in [0, 1): a density where there was none."""
     noise = np.random.default_rng(0).random(x.shape, np.float32)
@@ -281,7 +301,11 @@ DATA = {
     "digits-dequantised": lambda: _dequantised((digits() * 16).astype(np.float32), 17),
     "mnist": _mnist,
     "mnist-dequantised": lambda: _dequantised(_mnist(), 256),
+    "mnist-10000": _mnist_10000,
+    "mnist-gaussian": _gaussian,
     "patches": lambda: patches(64, 512),
+    "patches-8": lambda: patches(8, 10_000).reshape(10_000, -1),
+    "breast-cancer": _breast_cancer,
     "faces": celeba.faces,
 }
 

@@ -1,4 +1,4 @@
-"""The paper's experiments as data (section 5.2, Appendix D). Serves `studies`, and chapters 08 to 11 through it.
+"""The paper's experiments as data (section 5.2, Appendix D). Serves `studies`, and chapters 08 to 12 through it.
 
 A study is a question with up to three plans: "quick" on bundled data, "laptop" on a CPU, "paper" at the paper's
 scale on a GPU. The paper leaves open the batch size, the activation, the grid of learning rates and where a learned
@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import nn
 
-from helpers import celeba, records, spectrum, vae
+from helpers import celeba, objective, records, spectrum, vae
 from helpers._validation import brief, instance, integer, one_of
 from helpers.data import DATA, load
 from helpers.ensemble import PRECISIONS, LinearAnnealing, Member
@@ -310,6 +310,24 @@ def _changed(change):
     }
 
 
+LOSSES = (  # of `objective.PRESETS`, the five that chapter 12 forecasts
+    "mean squared error plus KL",
+    "pythae VAE, mse",
+    "Lightning Bolts VAE",
+    "a Gaussian decoder, sigma2 = 0.1",
+    "PyTorch-VAE VanillaVAE",
+)
+
+
+def _forecast(what, data, n, k, hidden, epochs, batch_size):
+    """A study of `LOSSES`: up to a factor each is the objective of a Gaussian VAE with sigma2 = theta."""
+    thetas = [objective.read(loss, n=n, k=k).theta() for loss in LOSSES]
+    members = tuple(Member(sigma2=theta, decay=1 / 3) for theta in thetas)
+    network = partial(vae.mlp, n=n, hidden=hidden, k=k)
+    plan = Plan(data=data, network=network, members=members, epochs=epochs, batch_size=batch_size)
+    return Study(f"Chapter 12: how far a forecast holds, {what}", {"laptop": plan})
+
+
 STUDIES = {
     "demo": Study(
         "Four noise variances on digits: the smaller, the fewer latents collapse",
@@ -395,6 +413,11 @@ STUDIES = {
         "Figures 7 and 8: noise variance learned by Adam, from that of the best linear VAE",
         {"paper": _faces_adam},
     ),
+    "forecast-digits": _forecast("8 x 8 digits", "digits", 64, 24, (256,), 400, 64),
+    "forecast-mnist": _forecast("10,000 images of MNIST", "mnist-10000", 784, 64, (256,), 120, 128),
+    "forecast-gaussian": _forecast("Gaussian data of that covariance", "mnist-gaussian", 784, 64, (256,), 120, 128),
+    "forecast-patches": _forecast("8 x 8 colour patches of photographs", "patches-8", 192, 32, (256,), 120, 128),
+    "forecast-table": _forecast("a table of 30 columns", "breast-cancer", 30, 16, (64,), 1200, 64),
     "faces-learned-longer": Study(
         "Figures 7, 8, 10 and 11: longer, at the best learning rate, two seeds",
         {"paper": partial(_longer, "faces-learned")},
