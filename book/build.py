@@ -21,6 +21,7 @@ import ledger_page
 import nbformat
 import pairs
 import scorecard_page
+import spectra
 from drawing import FIGURE
 from pairs import ROOT
 
@@ -28,8 +29,6 @@ try:
     import fcntl
 except ImportError:  # Windows has none, and goes without the lock
     fcntl = None
-
-LANDING = "02_stability"  # whose cell tagged landing-figure is the picture of the landing page
 
 
 @contextlib.contextmanager
@@ -89,8 +88,8 @@ def build_book():
     fill(source / "book" / "scorecard.md", "scorecard", scorecard_page.table(rows))
     api_page.write(source / "book" / "api")
     fill(source / "book" / "api.md", "modules", api_page.table())
-    if LANDING in notebooks:
-        fill(source / "book" / "intro.md", "landing-figure", landing_figure(notebooks[LANDING], source / "book"))
+    for page, name, text in spectra.parts():
+        fill(source / "book" / page, name, text)
     return render(source)
 
 
@@ -102,17 +101,6 @@ def fill(page, name, text):
         raise SystemExit(f"{page.name} has no place marked {start} ... {end}")
     before, rest = content.split(start)
     page.write_text(f"{before}{text}{rest.split(end)[1]}", encoding="utf-8")
-
-
-def landing_figure(notebook, folder):
-    """Show on the landing page the figure of the cell tagged landing-figure; returns the HTML."""
-    for cell in notebook.cells:
-        if "landing-figure" in cell.metadata.get("tags", []):
-            forms = [output.data[FIGURE] for output in cell.outputs if FIGURE in output.get("data", {})]
-            if not forms:
-                break
-            return cells.figure(forms[0], "landing", cell.metadata["mystnb"]["image"]["alt"], folder)
-    raise SystemExit(f"{LANDING} has no cell tagged landing-figure that shows a picture")
 
 
 def without(notebook, kind):

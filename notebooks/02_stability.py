@@ -1059,7 +1059,7 @@ for sigma2 in sigmas:
     titles.append(f"σ² = {sigma2:.1f}: {in_plane} of this plane\n{full} of the full space")
     print(f"σ² = {sigma2}: climbs along u5: {up5}, along u7: {up7}; {in_plane} of the plane, {full} in full")
 
-# %% mystnb={"image": {"alt": "Three contour maps of the log likelihood as a zero column of W moves along the fifth and seventh principal directions of MNIST. At variance 1.0 the centre is a basin between two summits, a minimum of the plane. At 2.1 it is a saddle between two nearby summits. At 3.0 it is the only summit. Beside them the two directions as small images."}} tags=["hide-input", "landing-figure"]
+# %% mystnb={"image": {"alt": "Three contour maps of the log likelihood as a zero column of W moves along the fifth and seventh principal directions of MNIST. At variance 1.0 the centre is a basin between two summits, a minimum of the plane. At 2.1 it is a saddle between two nearby summits. At 3.0 it is the only summit. Beside them the two directions as small images."}} tags=["hide-input"]
 pictures = mnist.eigenvectors[:, [4, 6]].T.reshape(2, 28, 28)
 _ = plots.stability_panels(grid, grid, gains, titles, pictures=pictures)
 
