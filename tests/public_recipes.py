@@ -497,15 +497,24 @@ def theory():
     }
 
 
-def instruments():
+def instruments(folder):
     """Recipes for what is forecast of a loss, and found in a trained model."""
-    from helpers import codes, diagnose, forecast, moments, residual, verdict
+    from helpers import codes, diagnose, diagnose_cli, forecast, moments, monitor, report, residual, verdict
 
     learned = "nll(learned) + 2*kl"
     encode, decode = (lambda x: (x[:, :2] / 8, x[:, :2] * 0 - 1)), (lambda z: np.column_stack([z, z[:, 0]]) + MU)
     found = codes.measure((encode, decode), X, "gaussian", 1)
     bits = codes.measure((encode, lambda z: 1 / (1 + np.exp(-decode(z)))), BITS, "bernoulli", 1)
-    measured = diagnose.of_codes(found, "se + kl")
+    measured, predicted = diagnose.of_codes(found, "se + kl"), forecast.forecast(SPECTRUM, 2, "se + kl")
+    np.savez(folder / "codes.npz", x=X, mean=MEAN, logvar=LOGVAR, reconstructions=[X, X + 1])
+    np.save(folder / "x.npy", X)
+    asked = ["forecast", "--data", str(folder / "x.npy"), "--latents", "2", "--loss", "se + kl", "--json"]
+    lightning = mock.Mock(Callback=object)
+
+    def callback(**arguments):
+        with mock.patch.dict("sys.modules", {"lightning": lightning, "lightning.pytorch": lightning}):
+            return monitor.callback(X, **arguments) and None
+
     wider = residual.with_linear_units((encode, decode), X, "se + kl", 2)
     M = moments.Moments(MU, COVARIANCE, 10)
     loss = {
@@ -581,6 +590,28 @@ def instruments():
                 **loss,
             },
         ),
+        "monitor.numbers": Recipe(
+            monitor.numbers, {name: one for name, one in (model | loss).items() if name != "pairs"}
+        ),
+        **{
+            f"report.{one.__name__}": Recipe(one, {"found": thing(measured)})
+            for one in (report.verdict, report.restated, report.rows, report.remedies, report.described)
+        },
+        **{
+            f"report.{one.__name__}": Recipe(one, {"found": thing(measured)})
+            for one in (report.text, report.markdown, report.html, report.figure)
+        },
+        "monitor.callback": Recipe(callback, {"objective": thing("se + kl"), "every": whole(1), "prefix": word("p/")}),
+        "diagnose_cli.main": Recipe(
+            diagnose_cli.main,
+            {"arguments": many(asked, takes="None", extra={"text": lambda: "forecast"})},
+            (SystemExit,),
+        ),
+        "diagnose_cli.samples_from": Recipe(diagnose_cli.samples_from, {"data": place(folder / "x.npy")}),
+        "diagnose_cli.codes_from": Recipe(
+            diagnose_cli.codes_from, {"path": place(folder / "codes.npz", "codes"), "likelihood": choice("gaussian")}
+        ),
+        "report.at": Recipe(report.at, {"predicted": thing(predicted), "theta": pos(0.5), "k": whole(2, **OPTIONAL)}),
     }
 
 
@@ -1399,4 +1430,4 @@ def world(folder):
 
 
 def recipes(folder, closing):
-    return theory() | instruments() | files_and_figures(folder) | deep(folder, closing)
+    return theory() | instruments(folder) | files_and_figures(folder) | deep(folder, closing)

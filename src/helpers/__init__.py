@@ -6,8 +6,8 @@ so that the linear chapters never wait for a deep-learning library.
 The modules stand in layers, and each imports from the layers below its own alone::
 
     8  cli
-    7  studies
-    6  experiments  long_runs  diagnose
+    7  studies  diagnose_cli  monitor
+    6  experiments  long_runs  diagnose  report
     5  train  plans  residual  verdict
     4  linear_vae  scorecard  standing  data  lockstep  checkpoint  evaluation  reconstructions  plots  forecast  codes
     3  ppca  bernoulli  objective  ledger  records  celeba  ensemble  collapse  _models

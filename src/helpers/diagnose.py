@@ -13,6 +13,7 @@ Linear is the rest of the forecast. What is a rule of thumb is called so.
 """
 
 import math
+import runpy
 from dataclasses import replace
 
 import numpy as np
@@ -239,3 +240,7 @@ def _held_out(found, held_out, predicted, weight):
     differences = (error - linear_error) / (2 * theta) + (kl - linear_kl).sum(axis=1)
     size = np.abs(differences).max() or 1.0  # so that no square exceeds float64
     return value, gap, float(size * (differences / size).std() / math.sqrt(held_out.count))
+
+
+if __name__ == "__main__":
+    runpy.run_module("helpers.diagnose_cli", run_name="__main__")

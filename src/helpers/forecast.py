@@ -40,8 +40,10 @@ class Forecast:
     theta : float or None
         That of the loss; where sigma2 is learned, at the linear VAE's optimum, or at the sigma2 that was given. None
         unless the likelihood is Gaussian.
+    eigenvalues : (n,) ndarray or None
+        Of the data's covariance, descending; for a Bernoulli likelihood `score_eigenvalues`.
     lambda_1 : float or None
-        Largest eigenvalue of the covariance; for a Bernoulli likelihood the first of `score_eigenvalues`.
+        The first of them.
     unstable : int or None
         Directions in which complete collapse is no maximum: eigenvalues above theta, or above beta for a Bernoulli
         likelihood. Exact for every smooth decoder. With free bits every direction that varies.
@@ -71,6 +73,7 @@ class Forecast:
     n: int
     k: int
     theta: float | None
+    eigenvalues: np.ndarray | None
     lambda_1: float | None
     unstable: int | None
     collapse_is_stable: bool | None
@@ -204,8 +207,8 @@ def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
     (3.0, 1, False, 6.0)
     """
     if isinstance(moments, Moments):
-        eigenvalues = moments.eigenvalues
         count = moments.count if count is None else count
+        eigenvalues = moments.eigenvalues
     else:
         eigenvalues = finite_array("moments", moments, ("n",))
         if eigenvalues[-1] < 0 or (np.diff(eigenvalues) > 0).any():
@@ -215,6 +218,12 @@ def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
             )
     n, k = eigenvalues.size, integer("k", k, 1, 2**31 - 1)
     objective = asked(objective, n, k, batch, sigma2)[0] if sigma2 is not None else _read(objective, n, k, batch)
+    if objective.sigma2:
+        if not isinstance(moments, Moments):
+            raise ValueError(
+                "moments is an array of eigenvalues, and the loss has a sigma2 for each feature; expected Moments"
+            )
+        eigenvalues = objective.whitened(moments).eigenvalues
     notes = list(objective.notes)
     if count is not None and integer("count", count, 1, 2**63 - 1) < PER_DIMENSION * n:
         notes.append(
@@ -250,6 +259,7 @@ def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
         n=n,
         k=k,
         theta=theta,
+        eigenvalues=eigenvalues,
         lambda_1=float(eigenvalues[0]),
         unstable=unstable,
         collapse_is_stable=not unstable,
@@ -272,7 +282,7 @@ def _learned_sigma2(left, k, beta):
 
 def _without_theta(moments, n, k, objective, notes):
     """The forecast for a likelihood that implies no theta: for a Bernoulli one, whether collapse is stable."""
-    lambda_1 = unstable = None
+    scores = lambda_1 = unstable = None
     if objective.likelihood != "bernoulli":
         notes.append(f"For a {objective.likelihood} likelihood nothing exact is known, and it can only be measured.")
     elif not isinstance(moments, Moments):
@@ -289,6 +299,7 @@ def _without_theta(moments, n, k, objective, notes):
         n=n,
         k=k,
         theta=None,
+        eigenvalues=scores,
         lambda_1=lambda_1,
         unstable=unstable,
         collapse_is_stable=None if unstable is None else not unstable,

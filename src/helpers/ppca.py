@@ -123,6 +123,11 @@ class PPCA:
 
         The part of a column off the axes is formed as a vector before it is squared: subtracting squared
         lengths instead would lose every digit when sigma2 is tiny.
+
+        Raises
+        ------
+        ValueError
+            When one of them exceeds float64.
         """
         along, off = self.split(Y)
         with np.errstate(over="ignore"):
