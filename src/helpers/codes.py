@@ -27,7 +27,7 @@ from helpers._networks import batch_of, expect, library_of, modules_in, refuse_n
 from helpers._validation import integer, one_of, plain_array, refuse_not_finite
 from helpers.objective import TERMS
 
-USE = 128  # samples by which the decoder's use of a unit is measured
+USE = 8192  # decodings, about, by which the decoder's use of all units is measured; 8 to 128 samples for each
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,8 @@ def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
             halves = _halves(x, mean, logvar, output, likelihood, pairs, library)
             parts.append([_host(x), _host(mean), _host(logvar), *halves])
             if use is None:
-                use = _use(mean[:USE], logvar[:USE], output, library)
+                rows = min(128, max(8, USE // (2 * max(1, int(np.prod(latents))))))
+                use = _use(mean[:rows], logvar[:rows], output, library)
     if not parts:
         raise ValueError("loader is empty; expected at least one batch (B, ...)")
     x, mean, logvar, error, residual, spread = zip(*parts, strict=True)

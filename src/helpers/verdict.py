@@ -18,8 +18,8 @@ VERDICTS = {  # in the order in which they are tried
     "another unit would pay": "a further affine unit would raise it: training is unfinished or stuck, or latents lack",
     "parked at free bits": "most units carry what costs nothing, and no more",
     "memorising": "what it gains over the best linear VAE on the training data, it loses on held-out data",
-    "settled": "none of these",
     "measured only": "nothing exact is known for this likelihood",
+    "settled": "none of these: nothing that is looked for here would raise it",
 }
 
 
