@@ -72,6 +72,11 @@ def eigenpairs(first, second):
         Descending; m is n, or where that is less 2 N, the others being 0.
     vectors : (n, m) ndarray
         Orthonormal columns.
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ, something is not finite, or the products exceed float64.
     """
     parts = []
     for name, value in (("first", first), ("second", second)):
@@ -135,6 +140,11 @@ def scores_rho(found, beta, seed=0):
     -------
     (m,) ndarray
         Descending.
+
+    Raises
+    ------
+    ValueError
+        When there are too few samples, or no residuals or no probabilities among the codes.
     """
     beta, residual = positive("beta", beta), _residual(found)
     if found.spread is None or found.count < 4:
