@@ -256,6 +256,40 @@ def test_a_keras_style_model_of_arrays_is_read():
     assert np.allclose(found.rho, other.rho, rtol=0.02, atol=0.01)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_pythaes_own_vae_is_read_and_left_as_it_was():
+    models = pytest.importorskip("pythae.models", reason="pythae is not installed")
+    datasets = pytest.importorskip("pythae.data.datasets")
+    x = torch.tensor(X[:200]).reshape(-1, 1, 5, 1)
+    torch.manual_seed(0)
+    model = models.VAE(models.VAEConfig(input_dim=(1, 5, 1), latent_dim=2)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = diagnose.diagnose(model, DataLoader(datasets.BaseDataset(x, torch.zeros(200)), 50), "pythae VAE, mse")
+    with torch.no_grad():
+        output = model.eval()({"data": x})
+        mean, logvar = (getattr(model.encoder(x), name) for name in ("embedding", "log_covariance"))
+    assert found.theta == 1 and found.kl == pytest.approx(output.reg_loss.item(), rel=1e-5)
+    assert np.allclose(found.kl_per_unit, collapse.kl_per_unit(mean, logvar), rtol=1e-5)
+    assert found.distortion / 2 == pytest.approx(output.recon_loss.item(), rel=0.05)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_keras_is_read(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    x, z = keras.Input((5,)), keras.Input((2,))
+    hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8, activation="tanh")(x))
+    mean, logvar = keras.layers.Dense(2)(hidden), keras.layers.Dense(2)(hidden)
+    model = keras.Model(x, mean)
+    model.encoder, model.decoder = keras.Model(x, [mean, logvar, mean]), keras.Model(z, keras.layers.Dense(5)(z))
+    before = [value.copy() for value in model.encoder.get_weights()]
+    found = diagnose.diagnose(model, X, LOSS)
+    outputs = [output.detach().cpu() for output in model.encoder(X)[:2]]
+    assert np.allclose(found.kl_per_unit, collapse.kl_per_unit(*outputs), rtol=1e-5)
+    assert all((value == kept).all() for value, kept in zip(model.encoder.get_weights(), before, strict=True))
+
+
 class Labelled(Dataset):
     def __len__(self):
         return len(X)
