@@ -530,12 +530,14 @@ def instruments(folder):
     }
     spectrum_ = a(SPECTRUM, takes="wider, fewer axes", extra=below_0(SPECTRUM[::-1]) | {"rising": lambda: [1.0, 2.0]})
     others = {"of another likelihood": lambda: bits}
+    widths = thing((0.5, 2.0, 1.0), extra={"too few": lambda: (1.0, 2.0), "zero in it": lambda: (1.0, 0.0, 2.0)})
     arrays = {
         "x": a(X, names=("mean", "logvar", "reconstructions"), same="list, strided, float32, tensor, objects"),
         "mean": a(MEAN, names=("logvar",), takes="wider", same="list, strided, float32, tensor, objects"),
         "logvar": a(LOGVAR, same="list, strided, float32, tensor, objects"),
         "reconstructions": a([X, X + 1], takes="fewer axes", same="strided, float32, tensor"),
         "likelihood": choice("gaussian"),
+        "sigma2": widths,
     }
     rho = a([4.0, 0.5, 2.0], takes="wider")
     return {
@@ -550,6 +552,7 @@ def instruments(folder):
             },
         ),
         "forecast.asked": Recipe(forecast.asked, {"n": whole(3, **OPTIONAL), "k": whole(2, **OPTIONAL), **loss}),
+        "forecast.kind": Recipe(forecast.kind, loss),
         "forecast.J": Recipe(
             forecast.J,
             {
@@ -563,7 +566,7 @@ def instruments(folder):
             forecast.score_eigenvalues,
             {"moments": thing(moments.Moments.from_samples(BITS), extra={"of other data": lambda: M})},
         ),
-        "codes.measure": Recipe(codes.measure, model | {"likelihood": choice("gaussian")}),
+        "codes.measure": Recipe(codes.measure, model | {"likelihood": choice("gaussian"), "sigma2": widths}),
         "codes.of_arrays": Recipe(codes.of_arrays, arrays),
         "residual.gain": Recipe(residual.gain, {"rho": rho, "units": whole(2, takes="None, zero")}),
         "residual.eigenpairs": Recipe(

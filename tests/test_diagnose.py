@@ -454,6 +454,29 @@ def test_a_learned_sigma2_is_the_models_own():
     assert other.forecast.learned_sigma2 == pytest.approx(spectrum.learned_sigma2(EIGENVALUES, 3, 2.0))
 
 
+def test_a_noise_variance_for_each_feature_is_a_change_of_units():
+    """The same network on data in other units, whose noise has variance 1, is the same in every number."""
+    sigma2 = np.array([0.5, 2.0, 0.1, 1.0, 0.3])
+    x, scale = samples(EIGENVALUES), np.sqrt(sigma2)
+    encode, decode = functions(LINEAR)
+    turned = (lambda y: encode(y * scale)), (lambda z: decode(z) / scale)
+    loss, other_loss = "nll(sigma2) + kl", "nll(sigma2=1) + kl"
+    found = diagnose.diagnose((encode, decode), x, loss, held_out=x[:100], sigma2=sigma2)
+    other = diagnose.diagnose(turned, x / scale, other_loss, held_out=x[:100] / scale)
+    assert same(found, other) and found.held_out_gap == pytest.approx(other.held_out_gap)
+    assert found.forecast.learned_sigma2 is found.sigma2 is None and found.theta == 1
+    wider = diagnose.with_linear_units((encode, decode), x, loss, 2, sigma2=sigma2)
+    again = diagnose.with_linear_units(turned, x / scale, other_loss, 2)
+    assert wider.gain == pytest.approx(again.gain) and wider.gain > 0.01
+    one, two = wider.encode(x), again.encode(x / scale)
+    assert np.allclose(np.abs(one[0]), np.abs(two[0])) and np.allclose(one[1], two[1])  # eigenvectors have no sign
+    assert np.allclose(wider.decode(one[0]), again.decode(two[0]) * scale)
+    with pytest.raises(ValueError, match="found is measured with sigma2"):
+        diagnose.of_codes(codes.measure((encode, decode), x), loss, sigma2=sigma2)
+    arrays = codes.of_arrays(x, *encode(x), decode(encode(x)[0]), sigma2=tuple(sigma2.tolist()))
+    assert diagnose.of_codes(arrays, loss, sigma2=sigma2).distortion < found.distortion
+
+
 def test_a_bernoulli_likelihood():
     rng = np.random.default_rng(0)
     x = (rng.random((800, 1)) < 0.5) ^ (rng.random((800, 12)) < 0.1)

@@ -158,6 +158,21 @@ def test_an_objective_and_its_words_are_the_same():
     assert forecast([2.0, 1.0], 1, "sum(se, batch=sum) + kl", batch=8).theta == 1 / 16
 
 
+def test_a_noise_variance_for_each_feature_is_a_change_of_units():
+    moments, sigma2 = moments_of([4.0, 2.0, 1.0]), np.array([0.5, 2.0, 1.0])
+    found = forecast(moments, 2, "nll(sigma2) + kl", sigma2=sigma2)
+    scale = np.sqrt(sigma2)
+    other = forecast(
+        Moments(moments.mean / scale, moments.covariance / np.outer(scale, scale), 9), 2, "nll(sigma2=1) + kl"
+    )
+    assert found.theta == other.theta == 1 and found.J == pytest.approx(other.J)
+    assert np.allclose(found.kl_per_unit, other.kl_per_unit) and found.learned_sigma2 is None
+    assert forecast(moments, 2, objective.read("nll(sigma2) + kl", sigma2=sigma2)).J == found.J
+    with pytest.raises(ValueError, match="expected Moments"):
+        forecast([4.0, 2.0, 1.0], 2, "nll(sigma2) + kl", sigma2=sigma2)
+    assert forecast([4.0, 2.0, 1.0], 2, "nll(sigma2) + kl", sigma2=0.3).theta == pytest.approx(0.3)
+
+
 def test_J_charges_free_bits():
     assert J(3.0, [1.0, 0.1], 1.5) == pytest.approx(-2.1)
     assert J(3.0, [1.0, 0.1], 1.5, free_bits=0.5) == -2.5

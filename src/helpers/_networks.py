@@ -68,6 +68,13 @@ def wide(value):
     return value.float() if is_tensor(value) else value.astype(np.float32)
 
 
+def as_like(value, like):
+    """An array in the library and the precision of another, and on its device."""
+    if not is_tensor(like):
+        return value.astype(like.dtype)
+    return value.to(like.dtype) if is_tensor(value) else like.new_tensor(value)
+
+
 class Library(NamedTuple):
     """What `evaluate` needs of the library that the batches are of."""
 

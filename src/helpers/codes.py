@@ -23,8 +23,8 @@ from helpers._models import (
     reconstruction_of,
     takes_arrays,
 )
-from helpers._networks import batch_of, expect, library_of, modules_in, refuse_not_floating, undisturbed, wide
-from helpers._validation import integer, one_of, plain_array, refuse_not_finite
+from helpers._networks import as_like, batch_of, expect, library_of, modules_in, refuse_not_floating, undisturbed, wide
+from helpers._validation import finite_array, instance, integer, one_of, plain_array, refuse_not_finite
 from helpers.objective import TERMS
 
 USE = 8192  # decodings, about, by which the decoder's use of all units is measured; 8 to 128 samples for each
@@ -50,6 +50,9 @@ class Codes:
         Half the average squared change of the output between two draws of z_i from its prior.
     shape, latents : tuple of int
         Of a sample and of its z as the model has them: (n,) or that of an image, (k,) or that of a map.
+    sigma2 : tuple of float
+        Noise variance of each feature, by whose square root x, reconstructions and residuals have been divided; ()
+        where one is for all.
     """
 
     x: np.ndarray
@@ -61,6 +64,7 @@ class Codes:
     use: np.ndarray | None
     shape: tuple
     latents: tuple
+    sigma2: tuple = ()
 
     @property
     def count(self):
@@ -68,7 +72,7 @@ class Codes:
         return len(self.x)
 
 
-def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
+def measure(model, loader, likelihood="gaussian", pairs=4, seed=0, sigma2=()):
     """The codes of all samples: one run of a model over the data, that leaves it as it was.
 
     Torch modules are put into evaluation mode and run without gradients where they lie, and left as they were found:
@@ -89,6 +93,8 @@ def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
     pairs : int
         Pairs of draws of z in each half: 4 * pairs decodings of each sample.
     seed : int
+    sigma2 : tuple of float
+        Noise variance of each feature, where it is not one for all: errors and residuals are then taken over these.
 
     Returns
     -------
@@ -102,6 +108,7 @@ def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
     """
     encode, decode = functions(model)
     one_of("likelihood", likelihood, [name for name, _ in TERMS.values()])
+    instance("sigma2", sigma2, tuple)
     pairs, seed = integer("pairs", pairs, 1, 2**31 - 1), integer("seed", seed, 0, 2**63 - 1)
     batches = batches_of(loader)
     with undisturbed([model, encode, decode], seed):
@@ -121,8 +128,12 @@ def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
             expect("encode's mean", mean, (len(x), *latents))
             expect("encode's logvar", logvar, mean.shape)
 
-            def output(z, x=x):
-                return reconstruction_of(called("decode", decode, z), x[: len(z)])
+            width = as_like(_width(sigma2, shape), wide(x)) if sigma2 else None
+            x = x if width is None else wide(x) / width
+
+            def output(z, x=x, width=width):
+                found = reconstruction_of(called("decode", decode, z), x[: len(z)])
+                return found if width is None else found / width
 
             halves = _halves(x, mean, logvar, output, likelihood, pairs, library)
             parts.append([_host(x), _host(mean), _host(logvar), *halves])
@@ -136,15 +147,15 @@ def measure(model, loader, likelihood="gaussian", pairs=4, seed=0):
     for name, value in (("loader", x), ("encode's mean", mean), ("encode's logvar", logvar)):
         refuse_not_finite(name, value)
     if error[0] is None:
-        return Codes(x, mean, logvar, None, None, None, use, shape, latents)
+        return Codes(x, mean, logvar, None, None, None, use, shape, latents, sigma2)
     error, residual = np.concatenate(error, axis=1), np.concatenate(residual, axis=1)
     if not np.isfinite(error).all() or not np.isfinite(use).all():
         raise ValueError("decode's output contains NaN or infinity, or is too far from x; expected finite")
     spread = None if spread[0] is None else np.sum(spread, axis=0) / len(x)
-    return Codes(x, mean, logvar, error, residual, spread, use, shape, latents)
+    return Codes(x, mean, logvar, error, residual, spread, use, shape, latents, sigma2)
 
 
-def of_arrays(x, mean, logvar, reconstructions, likelihood="gaussian"):
+def of_arrays(x, mean, logvar, reconstructions, likelihood="gaussian", sigma2=()):
     """The codes of samples from arrays that any framework can write.
 
     Parameters
@@ -155,7 +166,7 @@ def of_arrays(x, mean, logvar, reconstructions, likelihood="gaussian"):
         Of q(z | x).
     reconstructions : (N, ...) or (S, N, ...) array_like
         The decoder's means at one draw of z from q(z | x), or at S independent ones; the residual test needs two.
-    likelihood : str
+    likelihood, sigma2
         As for `measure`.
 
     Returns
@@ -186,15 +197,26 @@ def of_arrays(x, mean, logvar, reconstructions, likelihood="gaussian"):
     shape, latents = x.shape[1:], values["mean"].shape[1:]
     x, mean, logvar = (values[name].reshape(len(x), -1) for name in ("x", "mean", "logvar"))
     if likelihood not in ("gaussian", "bernoulli"):
-        return Codes(x, mean, logvar, None, None, None, None, shape, latents)
+        return Codes(x, mean, logvar, None, None, None, None, shape, latents, sigma2)
     outputs = outputs.reshape(len(outputs), *x.shape)
+    if instance("sigma2", sigma2, tuple):
+        width = _width(sigma2, shape).ravel()
+        x, outputs = x / width, outputs / width
     error = np.stack([_error(x, output, likelihood) for output in outputs])
     spread = (outputs * (1 - outputs)).mean(axis=(0, 1)) if likelihood == "bernoulli" else None
     residual = None
     if len(outputs) > 1:
         residual = np.stack([x - outputs[half::2].mean(axis=0) for half in (0, 1)])
         error = np.stack([error[half::2].mean(axis=0) for half in (0, 1)])
-    return Codes(x, mean, logvar, error, residual, spread, None, shape, latents)
+    return Codes(x, mean, logvar, error, residual, spread, None, shape, latents, sigma2)
+
+
+def _width(sigma2, shape):
+    """Standard deviation of each feature, in the shape of a sample."""
+    sigma2 = finite_array("sigma2", sigma2, (int(np.prod(shape)),))
+    if sigma2.min() <= 0:
+        raise ValueError(f"sigma2 reaches {sigma2.min():g}; expected variances above 0")
+    return np.sqrt(sigma2).reshape(shape)
 
 
 def _host(value):

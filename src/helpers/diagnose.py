@@ -20,8 +20,8 @@ import numpy as np
 
 from helpers import codes, collapse
 from helpers._networks import expect
-from helpers._validation import instance
-from helpers.forecast import Forecast, J, asked, forecast
+from helpers._validation import brief, instance
+from helpers.forecast import Forecast, J, asked, forecast, kind
 from helpers.moments import Moments, covariance_eigenvalues
 from helpers.residual import eigenpairs, gain, rho_of, scores_rho, with_linear_units
 from helpers.verdict import NATS, VERDICTS, Diagnosis, judged
@@ -47,8 +47,9 @@ def diagnose(model, loader, objective, held_out=None, sigma2=None, batch=None, p
         The loss, or text that `objective.read` reads.
     held_out : iterable of batches, or (N, ...) array_like, optional
         Data that the model was not trained on.
-    sigma2 : float, optional
-        The model's own noise variance: needed where the loss learns it, and only there.
+    sigma2 : float or (n,) array_like, optional
+        The model's own noise variance, needed where the loss learns it; or what ``nll(sigma2)`` stands for in its
+        words. With one for each feature, all here is in units of its square root.
     batch : int, optional
         Samples of a minibatch in training, where the loss depends on it.
     pairs : int
@@ -80,12 +81,12 @@ def diagnose(model, loader, objective, held_out=None, sigma2=None, batch=None, p
     'asked for'
     """
     codes.functions(model)
-    # The likelihood, and any fault of the loss, before the model runs; the sizes are those of the data later on.
-    likelihood = asked(objective, 1009, 1009, batch, sigma2)[0].likelihood
-    found = codes.measure(model, loader, likelihood, pairs, seed)
+    loss = kind(objective, batch, sigma2)  # which also finds any fault of it, before the model runs
+    likelihood, widths = loss.likelihood, loss.sigma2
+    found = codes.measure(model, loader, likelihood, pairs, seed, widths)
     if held_out is not None:
         try:
-            held_out = codes.measure(model, held_out, likelihood, pairs, seed)
+            held_out = codes.measure(model, held_out, likelihood, pairs, seed, widths)
         except ValueError as error:
             raise ValueError(f"held_out: {error}") from error
     return of_codes(found, objective, held_out, sigma2, batch, seed)
@@ -119,7 +120,11 @@ def of_codes(found, objective, held_out=None, sigma2=None, batch=None, seed=0):
     _of_likelihood("found", found, objective)
     units = collapse.unit_statistics(found.mean, found.logvar)
     kl, K, bits = units.kl_per_unit, float(units.kl_per_unit.sum()), objective.free_bits
-    predicted = forecast(_moments(found, objective), k, objective, count, sigma2=sigma2)
+    # The codes are in units of each feature's deviation, where these differ, and so are their moments.
+    plain, own = replace(objective, sigma2=()), None if not objective.learned else sigma2
+    predicted = forecast(_moments(found, objective), k, plain, count, sigma2=own)
+    if objective.sigma2:
+        predicted = replace(predicted, objective=objective, learned_sigma2=None, learned_survivors=None)
     weight = _weight(objective, theta)
     distortion = value = error = gap = rho = None
     if weight is not None:
@@ -143,7 +148,7 @@ def of_codes(found, objective, held_out=None, sigma2=None, batch=None, seed=0):
         n=n,
         k=k,
         theta=theta,
-        sigma2=None if sigma2 is None else float(sigma2),
+        sigma2=None if own is None else float(own),
         kl_per_unit=kl,
         kl=K,
         distortion=distortion,
@@ -173,9 +178,13 @@ def of_codes(found, objective, held_out=None, sigma2=None, batch=None, seed=0):
 
 def _of_likelihood(name, found, objective):
     """Refuse codes that were measured for another likelihood."""
-    kind = "another" if found.error is None else "gaussian" if found.spread is None else "bernoulli"
-    if kind != (objective.likelihood if objective.likelihood in ("gaussian", "bernoulli") else "another"):
-        raise ValueError(f"{name} is of {kind} likelihood; expected codes of the loss's, {objective.likelihood}")
+    had = "another" if found.error is None else "gaussian" if found.spread is None else "bernoulli"
+    if had != (objective.likelihood if objective.likelihood in ("gaussian", "bernoulli") else "another"):
+        raise ValueError(f"{name} is of {had} likelihood; expected codes of the loss's, {objective.likelihood}")
+    if found.sigma2 != objective.sigma2:
+        raise ValueError(
+            f"{name} is measured with sigma2 {brief(found.sigma2)}; expected the loss's, {brief(objective.sigma2)}"
+        )
 
 
 def _moments(found, objective):

@@ -20,9 +20,9 @@ import numpy as np
 from scipy.linalg import eigvalsh
 
 from helpers import spectrum
-from helpers._validation import brief, finite_array, instance, integer, non_negative, positive, words
+from helpers._validation import brief, finite_array, instance, integer, non_negative, plain_array, positive, words
 from helpers.moments import Moments
-from helpers.objective import Objective, read
+from helpers.objective import PRESETS, Objective, read
 
 PER_DIMENSION = 5  # samples per dimension below which the small eigenvalues are said to carry sampling noise
 
@@ -62,7 +62,7 @@ class Forecast:
         E, the expected squared error there, summed over the features. Exact for linear VAEs.
     learned_sigma2 : float or None
         Noise variance that the best linear VAE learns, at the beta of the loss if that learns it, else at beta = 1.
-        None where no sigma2 is the best, as k leaves no variance.
+        None where no sigma2 is the best, as k leaves no variance, or the loss has one for each feature.
     learned_survivors : int or None
         Units that survive at that one.
     notes : tuple of str
@@ -125,10 +125,18 @@ def J(distortion, kl_per_unit, theta, free_bits=0.0):
     return float(found)
 
 
-def _read(objective, n, k, batch):
-    if isinstance(instance("objective", objective, (str, Objective)), str):
-        return read(words("objective", objective), n, k, batch)
-    return objective
+def _read(objective, n, k, batch, sigma2):
+    """The loss, and what of sigma2 is the model's own: None where the words of the loss ask for it."""
+    if isinstance(instance("objective", objective, (str, Objective)), Objective):
+        found = objective
+    else:
+        text = PRESETS.get(words("objective", objective), objective)
+        in_it = "nll(sigma2)" in text.replace(" ", "")
+        found = read(objective, n, k, batch, sigma2 if in_it else None)
+        sigma2 = None if in_it else sigma2
+    if not found.learned and sigma2 is not None:
+        raise ValueError(f"sigma2 is {brief(sigma2)}, and the loss does not learn it; expected None")
+    return found, None if sigma2 is None else positive("sigma2", sigma2)
 
 
 def asked(objective, n, k, batch=None, sigma2=None):
@@ -139,8 +147,8 @@ def asked(objective, n, k, batch=None, sigma2=None):
     objective : Objective or str
     n, k, batch : int
         As for `objective.read`.
-    sigma2 : float, optional
-        Noise variance of the model, where the loss learns it.
+    sigma2 : float or (n,) array_like, optional
+        Noise variance of the model, where the loss learns it; or what ``nll(sigma2)`` stands for in its words.
 
     Returns
     -------
@@ -153,12 +161,27 @@ def asked(objective, n, k, batch=None, sigma2=None):
     ValueError
         When sigma2 is missing where it is learned, or given where it is not.
     """
-    found = _read(objective, n, k, batch)
-    if found.learned and sigma2 is None:
+    found, own = _read(objective, n, k, batch, sigma2)
+    if found.learned and own is None:
         raise ValueError("sigma2 is None, and the loss learns it; expected the model's own, above 0")
-    if not found.learned and sigma2 is not None:
-        raise ValueError(f"sigma2 is {brief(sigma2)}, and the loss does not learn it; expected None")
-    return found, found.beta * positive("sigma2", sigma2) if found.learned else found.theta()
+    return found, found.beta * own if found.learned else found.theta()
+
+
+def kind(objective, batch=None, sigma2=None):
+    """A loss before its data are known: its likelihood and its sigma2 are right, its weights not yet.
+
+    Parameters
+    ----------
+    objective, batch, sigma2
+        As for `asked`.
+
+    Returns
+    -------
+    Objective
+    """
+    size = 1 if sigma2 is None else plain_array("sigma2", sigma2).size
+    some = size if size > 1 else 1009  # neither 1 nor 2, of which a loss might have a difference
+    return asked(objective, some, 1009, batch, sigma2)[0]
 
 
 def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
@@ -175,7 +198,8 @@ def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
         Of the data, in the units that the loss sees; or all n eigenvalues of its 1/N covariance, descending and none
         below 0, as `Moments` and `moments.covariance_eigenvalues` give them. Sort those of ``eigvalsh``, and set to 0
         what is below your rounding: whether -3e-18 stands for 0 cannot be told here. A Bernoulli likelihood needs
-        `Moments`, for the mean.
+        `Moments`, for the mean, and so does a noise variance for each feature; eigenvalues and the distortion are then
+        those of the data with each column divided by its standard deviation.
     k : int
         Number of latents, from 1; those beyond n have nothing to carry.
     objective : Objective or str
@@ -184,8 +208,9 @@ def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
         Samples that the eigenvalues come from; `Moments` know theirs.
     batch : int, optional
         Samples of a minibatch, where the loss depends on it.
-    sigma2 : float, optional
-        Where the loss learns it, the noise variance that a model has: the forecast is then for that one.
+    sigma2 : float or (n,) array_like, optional
+        Where the loss learns it, the noise variance that a model has: the forecast is then for that one. Or what
+        ``nll(sigma2)`` stands for in its words.
 
     Returns
     -------
@@ -217,11 +242,11 @@ def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
                 "them, and set those below your own rounding to 0"
             )
     n, k = eigenvalues.size, integer("k", k, 1, 2**31 - 1)
-    objective = asked(objective, n, k, batch, sigma2)[0] if sigma2 is not None else _read(objective, n, k, batch)
+    objective, own = _read(objective, n, k, batch, sigma2)
     if objective.sigma2:
         if not isinstance(moments, Moments):
             raise ValueError(
-                "moments is an array of eigenvalues, and the loss has a sigma2 for each feature; expected Moments"
+                "moments is an array of eigenvalues, and the loss has a sigma2 per feature; expected Moments"
             )
         eigenvalues = objective.whitened(moments).eigenvalues
     notes = list(objective.notes)
@@ -240,12 +265,14 @@ def forecast(moments, k, objective, count=None, batch=None, sigma2=None):
     try:
         learned = spectrum.learned_sigma2(eigenvalues, used, beta)
     except ValueError:
-        if objective.learned and sigma2 is None:
+        if objective.learned and own is None:
             raise
         learned = None
-    if objective.learned and bits and learned is not None:
+    if objective.sigma2:
+        learned = None  # it has one for each feature, which are not learned
+    elif objective.learned and bits and learned is not None:
         learned = _learned_sigma2(left, used, beta)
-    theta = objective.theta() if not objective.learned else beta * (learned if sigma2 is None else sigma2)
+    theta = objective.theta() if not objective.learned else beta * (learned if own is None else own)
     theta = positive("theta", theta)
     kl = np.zeros(k)
     kl[:used] = np.where(eigenvalues[:used] > 0, np.maximum(spectrum.kl(eigenvalues[:used], theta), bits), 0.0)

@@ -27,9 +27,9 @@ from scipy.linalg import eigh
 
 from helpers import codes
 from helpers._models import called, functions, posterior_of, reconstruction_of
-from helpers._networks import expect, floats, is_tensor, library_of
+from helpers._networks import as_like, expect, floats, is_tensor, library_of
 from helpers._validation import finite_array, instance, integer, plain_array, positive, refuse_not_finite
-from helpers.forecast import asked
+from helpers.forecast import asked, kind
 
 ROWS = 1024  # samples that are multiplied at a time
 SPREAD = 1e-4  # p (1 - p), on average, below which a feature is left out of the scores
@@ -219,9 +219,9 @@ class Widened:
             for z in (mean + noise, mean - noise):
                 total = total + reconstruction_of(called("decode", decode, z), x)
         r = (x - total / (2 * self.pairs)).reshape(len(x), -1)
-        y = (r - _as(self.centre, r)) @ _as(self.V.T, r)
+        y = (r - as_like(self.centre, r)) @ as_like(self.V.T, r)
         flat = mean.reshape(len(x), -1)
-        y, width = _as(y, flat), _as(np.log(self.D), flat)
+        y, width = as_like(y, flat), as_like(np.log(self.D), flat)
         return _beside(flat, y), _beside(logvar.reshape(len(x), -1), 0 * y + width)
 
     def decode(self, z):
@@ -230,15 +230,8 @@ class Widened:
         z = floats("z", z, ("B", k + len(self.D)))
         decode = functions(self.model)[1]
         output = called("decode", decode, z[:, :k].reshape(len(z), *self.latents))
-        more = (z[:, k:] @ _as(self.W.T, z)).reshape(len(z), *self.shape)
+        more = (z[:, k:] @ as_like(self.W.T, z)).reshape(len(z), *self.shape)
         return reconstruction_of(output, more) + more
-
-
-def _as(value, like):
-    """An array in the library, the precision and on the device of another."""
-    if is_tensor(like):
-        return like.new_tensor(value) if not is_tensor(value) else value.to(like.dtype)
-    return value.astype(like.dtype)
 
 
 def _beside(left, right):
@@ -260,8 +253,8 @@ def with_linear_units(model, loader, objective, units, sigma2=None, batch=None, 
         Of a Gaussian likelihood.
     units : int
         Further latents, 1 to n.
-    sigma2 : float, optional
-        The model's own noise variance: needed where it is learned, and only there.
+    sigma2 : float or (n,) array_like, optional
+        As for `forecast.asked`.
     batch : int, optional
         Samples of a minibatch, where the loss depends on it.
     pairs : int
@@ -282,7 +275,8 @@ def with_linear_units(model, loader, objective, units, sigma2=None, batch=None, 
     --------
     helpers.diagnose.diagnose : whether it would pay.
     """
-    found = codes.measure(model, loader, "gaussian", pairs, seed)
+    widths = kind(objective, batch, sigma2).sigma2
+    found = codes.measure(model, loader, "gaussian", pairs, seed, widths)
     objective, theta = asked(objective, found.x.shape[1], found.mean.shape[1], batch, sigma2)
     if theta is None:
         raise ValueError(f"objective is of a {objective.likelihood} likelihood; expected a gaussian one")
@@ -291,12 +285,13 @@ def with_linear_units(model, loader, objective, units, sigma2=None, batch=None, 
     values, vectors = values[:units], vectors[:, :units]
     kept = np.maximum(values, theta)
     W = vectors * np.sqrt(kept - theta)
+    unit = np.sqrt(objective.sigma2) if objective.sigma2 else np.ones(len(W))  # in which the codes are
     return Widened(
         model=model,
-        W=W,
-        V=W.T / kept[:, None],
+        W=W * unit[:, None],
+        V=W.T / kept[:, None] / unit,
         D=theta / kept,
-        centre=found.residual.mean(axis=(0, 1), dtype=np.float64),
+        centre=found.residual.mean(axis=(0, 1), dtype=np.float64) * unit,
         rho=values / theta,
         gain=gain(values / theta),
         shape=found.shape,
