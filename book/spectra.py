@@ -8,6 +8,7 @@ import readme_picture
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from helpers import celeba, data, objective, records, spectrum, standing
+from helpers.forecast import score_eigenvalues
 from helpers.moments import Moments
 
 KEPT = 1024  # eigenvalues of a spectrum; of the others the sum
@@ -23,14 +24,8 @@ def recorded(title, eigenvalues, count, kind="image", **more):
 def pictures(title, moments):
     """The spectrum of images in [0, 1], with the variance of all their values and the Bernoulli threshold."""
     spread = moments.covariance.trace() / moments.mean.size + moments.mean.var()
-    return recorded(title, moments.eigenvalues, moments.count, spread=spread, bernoulli=bernoulli_threshold(moments))
-
-
-def bernoulli_threshold(moments):
-    """`bernoulli.collapse_threshold` of data of which the moments alone are there."""
-    mean = moments.mean
-    scale = np.divide(1, np.sqrt(mean * (1 - mean)), out=np.zeros_like(mean), where=moments.covariance.diagonal() > 0)
-    return float(np.linalg.eigvalsh(moments.covariance * np.outer(scale, scale))[-1])
+    threshold = float(score_eigenvalues(moments)[0])
+    return recorded(title, moments.eigenvalues, moments.count, spread=spread, bernoulli=threshold)
 
 
 def standardised(title, bunch):

@@ -16,6 +16,7 @@ SLOW = {
     *("test_plans.py", "test_conv_training.py", "test_cells.py", "test_blocks.py", "test_experiments.py"),
     *("test_bernoulli.py", "test_plots.py", "test_workflows.py", "test_docstrings.py", "test_reconstructions.py"),
     *("test_vae.py", "test_lockstep.py", "test_checkpoint.py", "test_evaluation.py", "test_linear_vae.py"),
+    "test_your_vae.py",
 }
 
 

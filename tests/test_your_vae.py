@@ -16,6 +16,7 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from test_page import AXE, CHROMIUM, RUN_AXE, VIEWS, chromium, opened  # noqa: F401
 
 from helpers import bernoulli, celeba, data, objective, spectrum
+from helpers.forecast import forecast
 from helpers.moments import Moments, covariance_eigenvalues
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -99,26 +100,17 @@ def is_a_table(name):
 def expected(loss, data, k, batch, scale="given"):
     """What the package says, by the page's words."""
     lam = FACTORS[scale] * eigenvalues(data)
-    found, used = objective.read(loss, n=lam.size, k=k, batch=batch), min(k, lam.size)
-    theta, free = found.theta(lam, used), found.free_bits
-    rates = np.maximum(spectrum.kl(lam[:used], theta), free * (lam[:used] > 0))
-    lessened = np.r_[lam[:used] * np.exp(-2 * free), lam[used:]]
-    values = {
-        "θ = βσ²": shown(theta),
-        "λ₁/θ": shown(lam[0] / theta),
-        "Latents that live": f"{spectrum.active(lam[:used], theta).sum()} of {used}",
-        "KL": shown(rates.sum()),
-        "Distortion": shown(np.minimum(lessened[:used], theta).sum() + lessened[used:].sum()),
+    found = forecast(lam, k, loss, batch=batch)
+    learned = found.learned_sigma2
+    return {
+        "θ = βσ²": shown(found.theta),
+        "λ₁/θ": shown(lam[0] / found.theta),
+        "Is complete collapse stable?": "yes" if found.collapse_is_stable else "no",
+        "Latents that live": f"{found.survivors} of {min(k, lam.size)}",
+        "KL": shown(found.kl),
+        "Distortion": shown(found.distortion),
+        "σ², if learned": "none" if learned is None else shown(learned),
     }
-    if not free:
-        assert values["Distortion"] == shown(spectrum.distortion(lam, used, theta))
-        limit = found.beta * lam.mean() if found.learned else theta
-        values["Is complete collapse stable?"] = "yes" if lam[0] < limit else "no"
-    try:
-        values["σ², if learned"] = shown(spectrum.learned_sigma2(lam, used, found.beta if found.learned else 1.0))
-    except ValueError:
-        values["σ², if learned"] = "none"
-    return values
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -197,7 +189,7 @@ def written(rng, depth=0):
 def test_the_page_reads_what_the_package_reads_and_refuses_what_it_refuses(page):
     rng = random.Random(0)
     refused = [text for text, _ in test_objective.test_what_is_no_loss_is_named.pytestmark[0].args[1]]
-    texts = [written(rng) for _ in range(1500)] + refused + list(objective.PRESETS.values())
+    texts = [written(rng) for _ in range(1500)] + refused + [*objective.PRESETS, *objective.PRESETS.values()]
     found = page.evaluate(
         """([texts, sizes]) => texts.map(text => {
           try {

@@ -70,8 +70,10 @@
     return at === tokens.length ? tree : unreadable();
   }
 
-  // The weights of a loss; sizes are n, k and batch, each null where it is not known.
-  function read(loss, sizes, {terms, said} = data) {
+  // The weights of a loss in words, or by the name of a preset; sizes are n, k and batch, null where not known.
+  function read(loss, sizes) {
+    const {terms, said, presets} = data;
+    loss = Object.hasOwn(presets, loss) ? presets[loss] : loss;
     const refuse = what => {
       const hints = (what.match(/\w+/g) || []).map(word => said[word] || said[word.toLowerCase()]).filter(Boolean);
       throw new Refused(what + hints.map(hint => ` (${hint})`).join(""));
@@ -215,7 +217,7 @@
 
   // ---- A table of numbers, and the eigenvalues of its covariance ----
 
-  const MOST = {megabytes: 200, side: 1000, products: 5e9};
+  const MOST = {megabytes: 200, side: 1000, products: 3e9};
 
   function table(text) {
     const lines = text.replace(/^\ufeff/, "").split(/\r\n|\r|\n/).map((line, i) => [i + 1, line.trim()]);
