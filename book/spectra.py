@@ -10,7 +10,17 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from helpers import celeba, data, objective, records, spectrum, standing
 from helpers.forecast import score_eigenvalues
 from helpers.moments import Moments
+from helpers.verdict import VERDICTS
 
+REMEDIES = {  # what to change, by the verdict
+    "asked for": "the loss, as the calculator says",
+    "worse than linear": "the training: its learning rate, its length",
+    "another unit would pay": "train on while latents are idle; where none is, give it more",
+    "parked at free bits": "take them away, and ask for the nats by a smaller θ",
+    "memorising": "fewer latents, or more data",
+    "settled": "nothing",
+    "measured only": "compare ELBOs, on held-out data",
+}
 KEPT = 1024  # eigenvalues of a spectrum; of the others the sum
 
 
@@ -82,6 +92,12 @@ def picture():
 """
 
 
+def verdicts():
+    """The words of `helpers.diagnose`, what each means and what to change."""
+    rows = (f"| **{verdict}** | {meaning} | {REMEDIES[verdict]} |" for verdict, meaning in VERDICTS.items())
+    return "\n".join(["", "| verdict | what it means | what to change |", "|---|---|---|", *rows, ""])
+
+
 def thumb():
     """A table of the recorded runs on MNIST: what the linear theory forecasts, and what was measured."""
     eigenvalues = data.mnist_moments().eigenvalues
@@ -113,6 +129,7 @@ def parts():
     """What to fill in: (page, place, text)."""
     return (
         ("your_vae.md", "spectra", numbers()),
+        ("your_vae.md", "verdicts", verdicts()),
         ("your_vae.md", "thumb", thumb()),
         ("intro.md", "picture", picture()),
     )

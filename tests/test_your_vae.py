@@ -1,8 +1,12 @@
 """The page "Is your VAE collapsing?" in a browser with no network: the package's numbers, and sentences of refusal."""
 
+import contextlib
+import io
 import json
 import random
 import re
+import sys
+import types
 from functools import cache
 from urllib.parse import urlencode
 
@@ -18,6 +22,7 @@ from test_page import AXE, CHROMIUM, RUN_AXE, VIEWS, chromium, opened  # noqa: F
 from helpers import bernoulli, celeba, data, objective, spectrum
 from helpers.forecast import forecast
 from helpers.moments import Moments, covariance_eigenvalues
+from helpers.verdict import VERDICTS
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 FACTORS = {"given": 1, "twice": 4, "bytes": 255**2}
@@ -562,14 +567,55 @@ def test_every_symptom_leads_to_its_proof(page):
         assert row.locator("td").last.locator("a").count() > 0, row.inner_text()
 
 
-def test_the_snippets_are_python_and_their_losses_are_losses(page):
+def test_the_snippets_run(page, tmp_path, monkeypatch):
+    """Each with a network of its kind in place of the reader's."""
+    x = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = (
+                torch.nn.Linear(6, 4),
+                torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Sigmoid()),
+            )
+
+        def encode(self, x):
+            return self.encoder(x).chunk(2, dim=1)
+
+        def decode(self, z):
+            return self.decoder(z)
+
+    network, weights = Network(), np.random.default_rng(0).standard_normal((6, 4)) / 9
+    loading = types.SimpleNamespace(load_from_folder=lambda folder: network)
+    for name, module in {"pythae": {}, "pythae.models": {"AutoModel": loading}}.items():
+        fake = types.ModuleType(name)
+        fake.__dict__.update(module)
+        monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "model": network,
+        "module": network,
+        "loader": [x[:20], x[20:]],
+        "trainer": types.SimpleNamespace(fit=lambda module, datamodule: None),
+        "datamodule": types.SimpleNamespace(val_dataloader=lambda: [(x, None)]),
+        "encoder": lambda x: [x @ weights[:, :2], x @ weights[:, 2:], None],
+        "decoder": lambda z: 1 / (1 + np.exp(-z @ weights[:, :2].T)),
+        "x_test": x.numpy().astype(float),
+        **dict(zip(("mean", "logvar", "x", "reconstructions"), np.zeros((4, 3, 2)), strict=True)),
+    }
     snippets = page.eval_on_selector_all(".highlight-python pre", "nodes => nodes.map(node => node.textContent)")
-    assert len(snippets) >= 5
-    for snippet in snippets:
-        compile(snippet, "snippet", "exec")
-        for loss in re.findall(r', "([^"]+)"\)', snippet):
-            objective.read(loss, n=784, k=16, batch=64)
-    assert sum("diagnose(" in snippet for snippet in snippets) >= 4
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for snippet in snippets:
+            exec(compile(snippet, "snippet", "exec"), dict(names))
+    assert len(snippets) >= 5 and sum("diagnose(" in snippet for snippet in snippets) >= 4
+    lines = said.getvalue().splitlines()
+    assert len(lines) == 4 and all(any(line.startswith(verdict) for verdict in VERDICTS) for line in lines)
+    assert set(np.load("codes.npz")) == {"mean", "logvar", "x", "reconstructions"}
+
+
+def test_every_verdict_is_explained():
+    assert list(spectra.REMEDIES) == list(VERDICTS)
 
 
 def test_what_the_page_computes_with_is_the_packages():
