@@ -604,7 +604,10 @@ def instruments(folder):
             f"report.{one.__name__}": Recipe(one, {"found": thing(measured)})
             for one in (report.text, report.markdown, report.html, report.figure)
         },
-        "monitor.callback": Recipe(callback, {"objective": thing("se + kl"), "every": whole(1), "prefix": word("p/")}),
+        "monitor.callback": Recipe(
+            callback,
+            {"objective": thing("se + kl", "loss"), "every": whole(1), "prefix": word("p/", takes="empty text")},
+        ),
         "diagnose_cli.main": Recipe(
             diagnose_cli.main,
             {"arguments": many(asked, takes="None", extra={"text": lambda: "forecast"})},

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from helpers import codes, diagnose, report
 from helpers._files import whole
-from helpers._validation import path_of
+from helpers._validation import instance, path_of, words
 from helpers.forecast import forecast
 from helpers.moments import Moments, covariance_eigenvalues
 from helpers.objective import GRAMMAR, PRESETS, read
@@ -201,7 +201,15 @@ def main(arguments=None):
     Returns
     -------
     int
+        One of `EXITS`, or 2, after a sentence on the standard error.
+
+    Raises
+    ------
+    ValueError
+        When they are no list of texts.
     """
+    if arguments is not None:
+        arguments = [words("an entry of arguments", one) for one in instance("arguments", arguments, (list, tuple))]
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

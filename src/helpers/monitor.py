@@ -9,7 +9,7 @@ import math
 
 from helpers._validation import brief, instance, integer
 from helpers.diagnose import diagnose
-from helpers.objective import Objective
+from helpers.objective import Objective, read
 
 NUMBERS = {"kl": "kl", "units": "units_above", "gap": "gap", "further_gain": "further_gain", "drift": "drift"}
 
@@ -68,12 +68,13 @@ def callback(loader, objective, every=1, sigma2=None, batch=None, prefix="collap
     Raises
     ------
     ValueError
-        When an argument is not what is expected; of the loader and the loss only once they are used.
+        When an argument is not what is expected; of the loader only once it is used.
     ImportError
         When Lightning is not installed; `numbers` serves any other loop.
     """
     every, prefix = integer("every", every, 1, 2**31), instance("prefix", prefix, str)
-    instance("objective", objective, (str, Objective))
+    if isinstance(instance("objective", objective, (str, Objective)), str):
+        read(objective, 1009, 1009, batch or 1009)  # any fault of it now, and not after the first epoch
     if sigma2 is not None and not callable(sigma2):
         raise ValueError(f"sigma2 is {brief(sigma2)}; expected a function of the module, or None")
     for name in ("lightning.pytorch", "pytorch_lightning"):
