@@ -829,7 +829,8 @@ def judge(figure, claim, holds, paper, ours, turns_on, history=lambda: mnist.his
     if mnist is None:
         return scorecard.claim(figure, claim, None, paper, "no recorded run yet", run)
     why = standing.undecided(mnist, lam_mnist, turns_on(), history())
-    return scorecard.claim(figure, claim, holds(), paper, ours(), run, why)
+    beside = f"{run}; {standing.beside(mnist, lam_mnist)}"
+    return scorecard.claim(figure, claim, holds(), paper, ours(), beside, why)
 
 
 def listed(values, digits=1):

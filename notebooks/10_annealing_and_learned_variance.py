@@ -864,7 +864,8 @@ def judge(figure, claim, parts, holds, paper, ours, turns_on):
         return scorecard.claim(figure, claim, None, paper, "no recorded run yet", "—")
     others = ", and mnist-fixed" if figure == "Figure 5" else ", and mnist-seeds" if len(pairs) > 1 else ""
     why = next(filter(None, (standing.undecided(part, lam_mnist, turns_on()) for part in parts)), "")
-    return scorecard.claim(figure, claim, holds(), paper, ours(), records.label(parts[0]) + others, why)
+    beside = "; ".join(standing.beside(part, lam_mnist) for part in parts)
+    return scorecard.claim(figure, claim, holds(), paper, ours(), f"{records.label(parts[0])}{others}; {beside}", why)
 
 
 def listed(values, form="{:.3g}"):

@@ -586,7 +586,8 @@ def judge(figure, claim, record, holds, paper, ours, turns_on):
     if record is None:
         return scorecard.claim(figure, claim, None, paper, "no recorded run yet", "—")
     why = standing.undecided(record, lam_faces, turns_on(), k=WIDTH)
-    return scorecard.claim(figure, claim, holds(), paper, ours(), f"{records.label(record)}; {length(record)}", why)
+    beside = f"{records.label(record)}; {length(record)}; {standing.beside(record, lam_faces, WIDTH)}"
+    return scorecard.claim(figure, claim, holds(), paper, ours(), beside, why)
 
 
 # %% tags=["hide-input"]

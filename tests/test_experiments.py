@@ -11,6 +11,7 @@ import torch
 from tiny_study import FLAWED, MEMBERS, PLAN, assert_same_values, whole
 
 from helpers import _files, collapse, data, evaluation, experiments, records
+from helpers.diagnose import diagnose
 from helpers.ensemble import Member
 from helpers.train import train
 
@@ -56,6 +57,12 @@ def test_the_record_evaluates_the_trained_networks_on_all_data():
     np.testing.assert_allclose(record.sigma2, run.history["sigma2"][-1], rtol=1e-6)
     elbo = -n / 2 * np.log(2 * np.pi * sigma2) - record.sse / (2 * sigma2) - record.kl
     np.testing.assert_allclose(record.elbo, elbo)
+    gains = [
+        diagnose(run.stack.member(m), data.digits_bytes(), f"nll(sigma2={s}) + kl").further_gain
+        for m, s in enumerate(sigma2)
+    ]
+    np.testing.assert_allclose(record.further_gain, gains, rtol=1e-4)
+    assert record.further_gain.max() > 1
     x = torch.tensor(data.digits_bytes()) / 255
     model = run.stack.member(0)
     generator = torch.Generator().manual_seed(1)

@@ -241,7 +241,9 @@ def test_every_variable_has_its_place_in_the_schema(tmp_path):
             dimensions, unit, long_name = records.SCHEMA[name]
             assert variable.dims == dimensions and variable.attrs.get("units", "") == unit, name
             assert variable.attrs["long_name"] == long_name and long_name
-    assert {name for record in found for name in record.variables} | {"set_decay"} == set(records.SCHEMA)
+    assert {name for record in found for name in record.variables} | {"set_decay", "further_gain"} == set(
+        records.SCHEMA
+    )
 
 
 def test_units_and_long_names_stand_in_no_file():

@@ -97,3 +97,16 @@ def test_the_recorded_runs_of_few_epochs_are_seen_for_what_they_are():
     text = standing.describe(record, lam)
     assert text.count("\n") == 4 and "fell and did not recover" in text.splitlines()[-1]
     assert standing.undecided(record, lam, 1e9) == "σ² = 0.001 fell and did not recover"
+
+
+def test_what_stands_beside_a_verdict():
+    record = a_record((30.0, -50.0))
+    floors = standing.linear_floor(record, LAM)
+    assert np.isnan(standing.further_gain(record)).all()
+    assert standing.beside(record, LAM) == (
+        f"{30 - floors[0]:+.0f}, {-50 - floors[1]:+.0f} nats from the best linear VAE"
+    )
+    assert "not measured" in standing.describe(record, LAM)
+    measured = record.assign(further_gain=("member", [0.25, 12.0]))
+    assert standing.beside(measured, LAM).endswith("; further affine units would add 0.2, 12.0")
+    assert "12.0" in standing.describe(measured, LAM).splitlines()[2]

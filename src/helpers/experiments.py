@@ -12,13 +12,17 @@ import numpy as np
 import torch
 import xarray as xr
 
-from helpers import evaluation, reconstructions, records
+from helpers import codes, evaluation, reconstructions, records
 from helpers._files import sha256
 from helpers._validation import brief, file_of, instance, words
 from helpers.checkpoint import alone
 from helpers.data import load
 from helpers.plans import Plan
+from helpers.residual import gain, rho_of
 from helpers.train import train
+
+# Samples that the residual test is done on, and features of a sample beyond which so few of these say nothing.
+RESIDUALS, LARGEST_RESIDUAL = 10_000, 1_000
 
 
 def run(plan, study, profile, members=None, device="cpu", path=None, budget=None):
@@ -88,6 +92,7 @@ def _run(plan, study, profile, members, chosen, device, path, budget):
     if result.stopped:
         return None, result
     numbers = evaluation.evaluate(result.stack, x, device)
+    numbers["further_gain"] = _further_gains(result.stack, numbers["sigma2"], x)
     images = reconstructions.variables(result.stack, x[list(plan.pictures)], device) if plan.pictures else {}
     record, where = _dataset(result, numbers, members).assign(images), _name(torch.device(device))
     samples = len(x) // plan.batch_size * plan.batch_size * plan.epochs * len(chosen)
@@ -106,13 +111,24 @@ def _run(plan, study, profile, members, chosen, device, path, budget):
     return records.seal(record, study, profile, [part]), result
 
 
+def _further_gains(stack, sigma2, x):
+    """What further affine units would add to each member's ELBO (`residual`), (M,); NaN where that is not measured."""
+    found = np.full(len(stack), np.nan)
+    if x[0].size <= LARGEST_RESIDUAL:
+        for m in range(len(stack)):
+            with contextlib.suppress(ValueError):  # of outputs that are not finite
+                model = stack.member(m).to("cpu")
+                found[m] = gain(rho_of(codes.measure(model, x[:RESIDUALS]), float(sigma2[m])))
+    return found
+
+
 @np.errstate(over="ignore")  # a history that grows beyond float32 is stored as infinity
 def _dataset(run, numbers, members):
     described = [member.describe(values) for member, values in zip(run.members, run.betas, strict=True)]
     keys = max(described, key=len)  # decay stands only where there is one
     table = {f"set_{key}": ("member", np.array([row.get(key, 0.0) for row in described])) for key in keys}
     table["diverged"] = ("member", run.diverged.astype(np.int32))
-    for name in evaluation.FINAL:
+    for name in (*evaluation.FINAL, "further_gain"):
         table[name] = ("member", numbers[name].astype(np.float64))
     for name in evaluation.UNITS:
         table[name] = (("member", "unit"), numbers[name].astype(np.float32))

@@ -56,6 +56,7 @@ SCHEMA = {
     "mutual_information": (("member",), "nats", "mutual information of x and z"),
     "active_units": (("member",), "units", "active units"),
     "count": (("member",), "samples", "samples evaluated"),
+    "further_gain": (("member",), "nats", "what further affine units would add, by the residual test"),
     "kl_per_unit": (("member", "unit"), "nats", "KL divergence of a unit"),
     "variance_of_mean": (("member", "unit"), "1", "variance over the data of a unit's posterior mean"),
     "second_moment": (("member", "unit"), "1", "mean square of a unit"),

@@ -108,8 +108,36 @@ def _kinds(record):
     return zip(record.set_sigma2.values, record.set_sigma2_rule.values, strict=True)
 
 
+def further_gain(record):
+    """What further affine units would add to the ELBO of each member of a `record`, (M,); NaN where not measured."""
+    record_with(record, "elbo")
+    return record.further_gain.values if "further_gain" in record else np.full(record.elbo.shape, np.nan)
+
+
+def beside(record, eigenvalues, k=None):
+    """How far each member is from the best linear VAE, and what further units would add, in a few words.
+
+    Parameters
+    ----------
+    record, eigenvalues, k
+        As for `linear_floor`.
+
+    Returns
+    -------
+    str
+    """
+    record_with(record, "elbo")
+    above = ", ".join(f"{gap:+,.0f}" for gap in record.elbo.values - linear_floor(record, eigenvalues, k))
+    gains = further_gain(record)
+    if not np.isfinite(gains).any():
+        return f"{above} nats from the best linear VAE"
+    return (
+        f"{above} nats from the best linear VAE; further affine units would add {', '.join(f'{g:.1f}' for g in gains)}"
+    )
+
+
 def describe(record, eigenvalues, k=None):
-    """The standing of every member as text: ELBO, floor, slope and gradient steps, a line each.
+    """The standing of every member as text: ELBO, floor, further gain and slope, a line each.
 
     Parameters
     ----------
@@ -123,10 +151,13 @@ def describe(record, eigenvalues, k=None):
     record_with(record, "elbo", "history_elbo", "set_beta")
     floors, slopes = linear_floor(record, eigenvalues, k), slope(record.history_elbo.values)
     annealed = ["annealed" if rises else "" for rises in records.is_annealed(record)]
-    lines = ["                              ELBO    best linear    above it   nats per 100 epochs, at the end"]
-    rows = zip(_kinds(record), annealed, record.elbo.values, floors, slopes, fell(record), strict=True)
-    for (s, rule), kind, elbo, floor, rise, bad in rows:
+    lines = [
+        "                              ELBO    best linear    above it  further gain   nats per 100 epochs, at the end"
+    ]
+    gains = [f"{gain:13,.1f}" if np.isfinite(gain) else f"{'not measured':>13s}" for gain in further_gain(record)]
+    rows = zip(_kinds(record), annealed, record.elbo.values, floors, gains, slopes, fell(record), strict=True)
+    for (s, rule), kind, elbo, floor, gain, rise, bad in rows:
         name = f"σ² {f'= {s:g}' if rule == 'fixed' else 'learned'} {kind}"
         note = "   fell and did not recover" if bad else ""
-        lines.append(f"{name:22s} {elbo:12,.1f} {floor:12,.1f} {elbo - floor:12,.1f} {rise:14.2f}{note}")
+        lines.append(f"{name:22s} {elbo:12,.1f} {floor:12,.1f} {elbo - floor:12,.1f} {gain} {rise:14.2f}{note}")
     return "\n".join(lines)
