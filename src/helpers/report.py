@@ -24,7 +24,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto
 table { border-collapse: collapse; display: block; overflow-x: auto }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; border-bottom: 1px solid #8886 }
 td:nth-child(n+3) { text-align: right; font-variant-numeric: tabular-nums }
-figure { margin: 1rem 0 } svg { max-width: 100%; height: auto; background: #fff }"""
+figure { margin: 1rem 0 } svg { max-width: 100%; height: auto; background: #fff }
+@media (max-width: 32rem) { table { font-size: .8rem } th, td { padding-right: .4rem } }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 0 1rem }"""
 
 
 def _parts(found):
@@ -307,19 +309,26 @@ def html(found):
     head = "".join(f'<th scope="col">{name}</th>' for name in ("quantity", "kind", "predicted", "measured"))
     body = "".join("<tr>" + "".join(f"<td>{safe(cell)}</td>" for cell in row) + "</tr>" for row in rows(found))
     parts.append(f'<table tabindex="0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
-    picture = figure(found)
-    if picture is not None:
-        drawing = io.StringIO()
-        picture.savefig(drawing, format="svg", metadata={"Date": None})
-        plt.close(picture)
-        svg = drawing.getvalue()
-        parts.append(f'<figure role="img" aria-label="{safe(described(found))}">{svg[svg.index("<svg") :]}</figure>')
+    parts.append(f'<div class="panels">{"".join(_drawings(found))}</div>')
     for title, said in _lists(found):
         parts.append(f"<h2>{safe(title)}</h2><ul>" + "".join(f"<li>{safe(one)}</li>" for one in said) + "</ul>")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{safe(headline.capitalize())}</title><style>{STYLE}</style><main>{''.join(parts)}</main></html>\n"
     )
+
+
+def _drawings(found):
+    """Each panel of the figure as HTML, for a page on which they stand beside or below each other."""
+    for name, draw in _panels(*_parts(found)):
+        picture, ax = plots.figure(1, 1, width=4.3, height=3.2)
+        draw(ax)
+        drawing = io.StringIO()
+        with plt.rc_context({"svg.hashsalt": name}):  # the same in every report, and in no two panels
+            picture.savefig(drawing, format="svg", metadata={"Date": None})
+        plt.close(picture)
+        svg = drawing.getvalue()
+        yield f'<figure role="img" aria-label="{escape.escape(name)}">{svg[svg.index("<svg") :]}</figure>'
 
 
 def described(found):
@@ -381,7 +390,9 @@ def _panels(predicted, measured):
 
 
 def _positive(values):
-    return np.arange(1, 1 + (values > 0).sum()), values[values > 0]
+    """Positions from 1 and values of those that stand out from rounding; all descend."""
+    values = values[values > max(1e-9 * values[0], 0.0)]
+    return np.arange(1, 1 + values.size), values
 
 
 def _spectrum(ax, eigenvalues, limit, name):
