@@ -6,12 +6,12 @@ import shlex
 import pytest
 from pairs import ROOT
 
-from helpers import cli
+from helpers import cli, diagnose_cli
 
 PAGE = (ROOT / "book" / "reproduce.md").read_text(encoding="utf-8")
 SECTION = re.search(r"^## Your own data\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)[1]
 BLOCKS = re.findall(r"```(python|bash|text)\n(.*?)```", SECTION, re.DOTALL)
-COMMAND = ".venv/bin/python -m helpers.studies "
+COMMANDS = {".venv/bin/python -m helpers.studies ": cli.main, ".venv/bin/posterior-collapse ": diagnose_cli.main}
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -26,8 +26,8 @@ def test_your_own_data(tmp_path, monkeypatch, capsys):
             continue
         if kind == "bash":
             for line in text.splitlines():
-                assert line.startswith(COMMAND), line
-                assert cli.main(shlex.split(line.removeprefix(COMMAND))) == 0, line
+                (command,) = (one for one in COMMANDS if line.startswith(one))
+                assert COMMANDS[command](shlex.split(line.removeprefix(command))) == 0, line
             capsys.readouterr()
             continue
         exec(compile(text, "reproduce.md", "exec"), namespace)
