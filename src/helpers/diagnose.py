@@ -21,16 +21,14 @@ import numpy as np
 from helpers import codes, collapse
 from helpers._networks import expect
 from helpers._validation import brief, instance
-from helpers.forecast import Forecast, J, asked, forecast, kind
+from helpers.forecast import J, asked, forecast, kind
 from helpers.moments import Moments, covariance_eigenvalues
-from helpers.residual import eigenpairs, gain, rho_of, scores_rho, with_linear_units
-from helpers.verdict import NATS, VERDICTS, Diagnosis, judged
+from helpers.residual import eigenpairs, gain, rho_of, scores_rho, with_linear_units  # noqa: F401, that all is at hand here
+from helpers.verdict import NATS, Diagnosis, judged
 
 USED = 0.01  # share of all use above which a unit is used, where no theta is known
 TINY = 1e-10  # of the largest eigenvalue, what counts as no variance
 NEAR = 0.1  # share of the free bits within which a unit is parked at them
-
-__all__ = ["VERDICTS", "Diagnosis", "Forecast", "diagnose", "forecast", "of_codes", "with_linear_units"]
 
 
 def diagnose(model, loader, objective, held_out=None, sigma2=None, batch=None, pairs=4, seed=0):
