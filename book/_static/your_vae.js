@@ -270,7 +270,7 @@
       }
     }
     const found = symmetricEigenvalues(gram), rounding = 10 * Math.max(m, 16) * Number.EPSILON * found[0];
-    const top = found.map((value, i) => value > rounding && i < count - 1 ? value : 0);
+    const top = found.map(value => value > rounding ? value : 0);
     return {top: [...top, ...Array(n - m).fill(0)], rest: 0, n, count, rank: top.filter(value => value > 0).length};
   }
 
