@@ -117,4 +117,8 @@ def test_links_of_the_one_file_lead_into_it():
     assert onefile.turned("https://example.org/a.html", "book/errata", names) == "https://example.org/a.html"
     assert onefile.turned("../search.html", "book/errata", names) == "html/search.html"
     assert onefile.beside("../_static/a.svg", "book/errata") == "html/_static/a.svg"
-    assert onefile.pages((ROOT / "_toc.yml").read_text(encoding="utf-8"))[:3] == ["book/intro", "book/your_vae", "book/notation"]
+    assert onefile.pages((ROOT / "_toc.yml").read_text(encoding="utf-8"))[:3] == [
+        "book/intro",
+        "book/your_vae",
+        "book/notation",
+    ]
