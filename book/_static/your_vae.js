@@ -231,7 +231,9 @@
     const n = cells(filled[0][1]).length, values = new Float64Array(n * filled.length);
     filled.forEach(([line, content], row) => {
       const found = cells(content);
-      if (found.length !== n) refuse(`line ${line} has ${found.length} values and line ${filled[0][0]} has ${n}; expected the same number in every row`);
+      if (found.length !== n) {
+        refuse(`line ${line} has ${found.length} values and line ${filled[0][0]} has ${n}; expected as many in every row`);
+      }
       found.forEach((cell, column) => {
         if (!isNumber(cell)) refuse(`line ${line}, column ${column + 1} is "${cell.slice(0, 40)}"; expected a number`);
         values[row * n + column] = Number(cell);
@@ -320,7 +322,8 @@
 
   // ---- Words and drawings ----
 
-  const digits = v => v >= 1000 ? Math.round(v).toLocaleString("en-US") : String(Number(v.toPrecision(4)));
+  const grouped = whole => whole.toLocaleString("en-US");
+  const digits = v => v >= 1000 ? grouped(Math.round(v)) : String(Number(v.toPrecision(4)));
   const escaped = text => text.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt(0)};`);
   const write = (x, y, s, more = "") => `<text x="${x}" y="${y}" ${more}>${s}</text>`;
 
@@ -342,10 +345,12 @@
       const nats = total(eigenvalues.map(value => klOf(value, theta)));
       const at = y(theta).toFixed(1);
       svg.innerHTML = bars(eigenvalues, i => 25 + step * i, step * 0.7, 240, y, value => value > theta) +
-        `<path class="line" d="M15 ${at}H625"/>` + write(625, at - 7, `θ = ${digits(theta)}`, 'text-anchor="end" class="halo"');
+        `<path class="line" d="M15 ${at}H625"/>` +
+        write(625, at - 7, `θ = ${digits(theta)}`, 'text-anchor="end" class="halo"');
       const said = `θ = ${digits(theta)}: ${alive} of ${count} latents live, with ${digits(nats)} nats between them.`;
       words.textContent = said;
-      svg.setAttribute("aria-label", `The ${count} largest eigenvalues of the digits as bars and a line at ${digits(theta)}; ${alive} bars are higher.`);
+      svg.setAttribute("aria-label", `The ${count} largest eigenvalues of the digits as bars, and a line at ` +
+        `${digits(theta)}; ${alive} bars are higher.`);
       slider.setAttribute("aria-valuetext", said);
     }
     slider.addEventListener("input", draw);
@@ -365,21 +370,26 @@
     const step = (R - L) / shown.length, x = i => L + step * i, width = step * (shown.length > 120 ? 1 : 0.8);
     const nats = shown.slice(0, used).map(value => value && Math.max(klOf(value, theta), bits)), most = Math.max(...nats, 0.5);
     const up = value => foot[1] - 58 * value / most, line = y(theta), at = line.toFixed(1), end = 'text-anchor="end"';
-    const parts = [bars(shown, x, width, foot[0], y, (value, i) => value > theta && i < used), bars(nats, x, width, foot[1], up, () => true)];
+    const parts = [bars(shown, x, width, foot[0], y, (value, i) => value > theta && i < used),
+      bars(nats, x, width, foot[1], up, () => true)];
     for (let p = Math.ceil(low), every = Math.ceil((high - low) / 5); p <= high; p += every) {
       const text = p > 3 || p < -3 ? `1e${p}` : String(Number((10 ** p).toPrecision(1)));
       parts.push(write(L - 5, (y(10 ** p) + 4).toFixed(1), text, end));
     }
     const ticks = Math.max(1, Math.round(used / 4));
-    for (let i = ticks; i <= shown.length; i += ticks) parts.push(write(x(i - 0.5).toFixed(1), foot[1] + 15, i, 'text-anchor="middle"'));
-    parts.push(`<path class="axis" d="M${L} 8V${foot[0]}H${R}M${L} 146V${foot[1]}H${R}"/>`, `<path class="line" d="M${L} ${at}H${R}"/>`);
+    for (let i = ticks; i <= shown.length; i += ticks) {
+      parts.push(write(x(i - 0.5).toFixed(1), foot[1] + 15, i, 'text-anchor="middle"'));
+    }
+    parts.push(`<path class="axis" d="M${L} 8V${foot[0]}H${R}M${L} 146V${foot[1]}H${R}"/>`,
+      `<path class="line" d="M${L} ${at}H${R}"/>`);
     if (used < shown.length) parts.push(`<path class="limit" d="M${x(used).toFixed(1)} 8V${foot[0]}"/>`);
     parts.push(write(R, line < 22 ? line + 16 : line - 6, `θ = ${digits(theta)}`, `${end} class="halo"`),
       write(R, line < 40 ? Math.max(line, 22) + 32 : 18, "eigenvalues λ", `${end} class="halo"`),
       write(L - 5, 154, digits(most), end), write(L - 5, foot[1] + 4, "0", end),
       write(R, 154, "KL of each latent (nats)", `${end} class="halo"`));
     svg.innerHTML = parts.join("");
-    svg.setAttribute("aria-label", `Bars: eigenvalues of the data with a line at θ = ${digits(theta)}, and the KL of each latent. ` +
+    svg.setAttribute("aria-label",
+      `Bars: eigenvalues of the data with a line at θ = ${digits(theta)}, and the KL of each latent. ` +
       `${survivors(spectrum, k, theta)} of ${k} latents lie above the line.`);
   }
 
@@ -410,17 +420,21 @@
   function pasted() {
     const values = control.eigenvalues.value.split(/[\s,;[\]()]+/).filter(Boolean).map(text => {
       const value = Number(text);
-      return Number.isFinite(value) && value >= 0 ? value : refuse(`"${text.slice(0, 40)}" is no eigenvalue; expected numbers from 0`);
+      return Number.isFinite(value) && value >= 0 ? value :
+        refuse(`"${text.slice(0, 40)}" is no eigenvalue; expected numbers from 0`);
     }).sort((a, b) => b - a);
     if (!values.length) refuse("no eigenvalues are pasted; expected numbers, in any order");
     if (!values[0]) refuse("all the eigenvalues are 0; expected data that vary");
     const n = control.n.value ? whole(control.n, "n") : values.length, sum = total(values);
     if (n < values.length) refuse(`n is ${n} and there are ${values.length} eigenvalues; expected no more than n`);
     const trace = control.trace.value === "" ? sum : Number(control.trace.value);
-    if (!(trace >= sum * (1 - 1e-6))) refuse(`the trace is ${control.trace.value}, below ${digits(sum)}, the sum of the eigenvalues; expected no less`);
+    if (!(trace >= sum * (1 - 1e-6))) {
+      refuse(`the trace is ${control.trace.value}, below ${digits(sum)}, the sum of the eigenvalues; expected no less`);
+    }
     const rest = n > values.length && trace > sum ? trace - sum : 0;
     if (rest && rest > values.at(-1) * (n - values.length) * (1 + 1e-6)) {
-      refuse(`the trace leaves ${digits(rest)} for ${n - values.length} more eigenvalues, and none of them can exceed ${digits(values.at(-1))}; expected a smaller trace`);
+      refuse(`the trace leaves ${digits(rest)} for ${n - values.length} more eigenvalues, and none of them can exceed ` +
+        `${digits(values.at(-1))}; expected a smaller trace`);
     }
     return {top: values, rest, n, rank: values.filter(value => value > 0).length + (rest ? n - values.length : 0)};
   }
@@ -498,64 +512,76 @@
       const alive = spectrum.top.slice(0, k).filter(value => value > 0).length;
       const keep = Math.min(control.keep.value ? whole(control.keep, "the number of latents to keep") : k, alive);
       const wanted = thetaFor(spectrum, k, keep), perWeight = theta / kl.weight;
-      const weight = rounded(kl.weight * wanted / theta, value => survivors(spectrum, k, value * perWeight) === keep);
+      const keeps = value => survivors(spectrum, k, value * perWeight) === keep;
+      const weight = rounded(wanted / perWeight, keeps);
       return {keep, theta: weight * perWeight, loss: {...objective, kl: {...kl, weight}}};
     }
     const limit = objective.learned ? Infinity : bernoulliThreshold();
     if (objective.likelihood !== "gaussian" && objective.likelihood !== "bernoulli" || limit === null) return null;
     const beta = limit > 1 ? 1 : limit / 2;
-    const weight = rounded(kl.weight * beta / objective.beta, value => Math.abs(value / kl.weight * objective.beta / beta - 1) < 5e-4);
+    const exact = kl.weight * beta / objective.beta, weight = rounded(exact, value => Math.abs(value / exact - 1) < 5e-4);
     return {beta, loss: {...objective, kl: {...kl, weight}}};
   }
 
   // ---- What is shown ----
 
   const row = (name, value, words = "") => `<tr><th scope="row">${name}</th><td><b>${value}</b> ${words}</td></tr>`;
-  const group = (name, rows) => rows.length ? `<tbody><tr><th colspan="2" scope="colgroup">${name}</th></tr>${rows.join("")}</tbody>` : "";
+  const group = (name, rows) => `<tbody><tr><th colspan="2" scope="colgroup">${name}</th></tr>${rows.join("")}</tbody>`;
   const latents = count => `${count} latent${count === 1 ? "" : "s"}`;
 
   function gaussian(objective, spectrum, k, theta) {
     const largest = spectrum.top[0], trace = total(spectrum.top) + spectrum.rest, alive = survivors(spectrum, k, theta);
     const {learned, freeBits} = objective, beta = learned ? objective.beta : 1;
     const nats = total(spectrum.top.slice(0, k).map(value => value && Math.max(klOf(value, theta), freeBits)));
-    const error = distortion(spectrum, k, theta, freeBits), best = learnedSigma2(spectrum, k, beta, learned ? freeBits : 0), above = spectrum.top.filter(value => value > theta).length;
-    const more = above > k ? ` ${above}${above === spectrum.top.length && spectrum.rest ? " or more" : ""} eigenvalues of the data lie above θ: more latents would live too.` : "";
-    const verdict = freeBits ? `Free bits keep every latent at ${digits(freeBits)} nats or more; ${alive} of ${latents(k)} would live without them, at θ = ${digits(theta)}.` :
+    const error = distortion(spectrum, k, theta, freeBits);
+    const best = learnedSigma2(spectrum, k, beta, learned ? freeBits : 0);
+    const above = spectrum.top.filter(value => value > theta).length;
+    const atLeast = above === spectrum.top.length && spectrum.rest ? `${above} or more` : above;
+    const more = above > k ? ` ${atLeast} eigenvalues of the data lie above θ: more latents would live too.` : "";
+    const verdict = freeBits ? `Free bits keep every latent at ${digits(freeBits)} nats or more; without them ${alive} of ` +
+      `${latents(k)} would live, at θ = ${digits(theta)}.` :
       !alive ? `θ = ${digits(theta)}, and no latent lives: the largest eigenvalue of the data is ${digits(largest)}.` :
         alive < k ? `θ = ${digits(theta)}, and ${alive} of ${latents(k)} live in the linear VAE. The others have eigenvalues below θ.` :
           `θ = ${digits(theta)}, and all ${latents(k)} live in the linear VAE.${more}`;
     const limit = learned ? beta * trace / spectrum.n : theta; // at collapse a learned σ² would be tr S/n
     const stable = freeBits ? ["no", "a step costs nothing while a latent has free bits left"] :
       largest < limit ? ["yes", "a small step away from it loses, whatever the smooth decoder"] :
-        largest > limit ? ["no", "a small step along the first eigenvector gains, if the networks can take it"] : ["at the threshold", ""];
+        largest > limit ? ["no", "a small step along the first eigenvector gains, if the networks can take it"] :
+          ["at the threshold", ""];
     const ratio = [row("θ = βσ²", digits(theta), learned ? "at the linear VAE’s optimum, as σ² is learned" : ""),
       row("λ₁/θ", digits(largest / theta), `λ₁ = ${digits(largest)}`)];
     const general = [row("Is complete collapse stable?", ...stable)];
-    if (!learned && !freeBits) general.push(row("KL of the best VAE, below", digits(trace / (2 * theta)), "nats, all latents together"));
-    const linear = [row("Latents that live", `${alive} of ${k}`, freeBits ? "without free bits" : ""), row("KL", digits(nats), "nats, all latents together"),
-      row("Distortion", digits(error), `squared error per sample, ${(100 * error / trace).toFixed(1)}% of the variance; ${digits(error / spectrum.n)} per feature`),
+    const together = "nats, all latents together";
+    if (!learned && !freeBits) general.push(row("KL of the best VAE, below", digits(trace / (2 * theta)), together));
+    const linear = [row("Latents that live", `${alive} of ${k}`, freeBits ? "without free bits" : ""),
+      row("KL", digits(nats), together),
+      row("Distortion", digits(error), `squared error per sample, ${(100 * error / trace).toFixed(1)}% of the variance; ` +
+        `${digits(error / spectrum.n)} per feature`),
       best === null ? row("σ², if learned", "none", `the ${latents(k)} can explain all the data, and σ² would fall to 0`) :
         row("σ², if learned", digits(best), `at β = ${digits(beta)}; then ${survivors(spectrum, k, beta * best)} of ${k} live`)];
+    const exact = `Exact for the linear VAE${freeBits ? ", each latent along one eigenvector" : ""}`;
     return {verdict, rows: group("Holds for every Gaussian VAE", learned ? general : [...ratio, ...general]) +
-      group(`Exact for the linear VAE${freeBits ? ", each latent along one eigenvector" : ""}`, learned ? [...ratio, ...linear] : linear)};
+      group(exact, learned ? [...ratio, ...linear] : linear)};
   }
 
   function otherwise(objective) {
     const {beta, likelihood} = objective, limit = likelihood === "bernoulli" ? bernoulliThreshold() : null;
     const rows = [row("β, the weight of the KL", digits(beta), "beside a data term that weighs 1")];
     if (likelihood !== "bernoulli") {
-      return {verdict: `For a ${likelihood} data term no exact θ is known: what the latents do can be measured, not forecast from eigenvalues.`,
-        rows: group("Your loss", rows)};
+      return {rows: group("Your loss", rows), verdict: `For a ${likelihood} data term no exact θ is known: what the ` +
+        "latents do can be measured, not forecast from eigenvalues."};
     }
     if (limit === null) {
-      return {verdict: `Cross-entropy has no σ², and its threshold in β needs the values themselves, in [0, 1]; of this spectrum it is not known.`,
-        rows: group("Your loss", rows)};
+      return {rows: group("Your loss", rows), verdict: "Cross-entropy has no σ², and its threshold in β needs the values " +
+        "themselves, in [0, 1]; of this spectrum it is not known."};
     }
     rows.push(row("β*, the threshold", digits(limit), "of these data in [0, 1]"),
       row("Is complete collapse stable?", beta > limit ? "yes" : beta < limit ? "no" : "at the threshold"));
-    return {verdict: beta > limit ? `Complete collapse is stable: β = ${digits(beta)} exceeds the threshold of these data, ${digits(limit)}.` :
-      `Complete collapse is not stable: β = ${digits(beta)} is below the threshold of these data, ${digits(limit)}. How many latents live, cross-entropy does not tell in closed form.`,
-    rows: group("Bernoulli, with logits linear in z", rows)};
+    const verdict = beta > limit ?
+      `Complete collapse is stable: β = ${digits(beta)} exceeds the threshold of these data, ${digits(limit)}.` :
+      `Complete collapse is not stable: β = ${digits(beta)} does not exceed the threshold of these data, ${digits(limit)}. ` +
+        "How many latents live has no closed form under cross-entropy.";
+    return {verdict, rows: group("Bernoulli, with logits linear in z", rows)};
   }
 
   function notes(objective, spectrum, k) {
@@ -564,9 +590,10 @@
       said.push("Once free bits are removed, θ decides again which latents live.");
     }
     if (objective.data.name === "bce" && control.scale.value !== "given") said.push("Cross-entropy needs values in [0, 1].");
-    if (k > spectrum.n) said.push(`There are more latents than features: at most ${spectrum.n} of ${k} can live in a linear VAE.`);
+    if (k > spectrum.n) said.push(`More latents than features: at most ${spectrum.n} of ${k} can live in a linear VAE.`);
     if (spectrum.count && spectrum.count < 5 * spectrum.n) {
-      said.push(`${spectrum.count.toLocaleString("en-US")} samples of ${spectrum.n.toLocaleString("en-US")} features: the small eigenvalues carry the noise of the sample, and latents just above θ may stand on it.`);
+      said.push(`${grouped(spectrum.count)} samples of ${grouped(spectrum.n)} features: the small eigenvalues carry the ` +
+        "noise of the sample, and latents just above θ may stand on it.");
     }
     return said;
   }
@@ -575,9 +602,11 @@
     if (objective.likelihood !== "gaussian" || objective.learned) return "";
     const at = SIZES.map(([name, n]) => {
       const found = read(control.loss.value, {n, k, batch: Number(control.batch.value)});
-      return `<tr><th scope="row">${name}</th><td>${n.toLocaleString("en-US")}</td><td>${digits(found.weight.kl / (2 * found.weight.data))}</td></tr>`;
+      const theta = digits(found.weight.kl / (2 * found.weight.data));
+      return `<tr><th scope="row">${name}</th><td>${grouped(n)}</td><td>${theta}</td></tr>`;
     });
-    return `<table><thead><tr><th scope="col">image</th><th scope="col">features n</th><th scope="col">θ</th></tr></thead><tbody>${at.join("")}</tbody></table>`;
+    const head = ["image", "features n", "θ"].map(name => `<th scope="col">${name}</th>`).join("");
+    return `<table><thead><tr>${head}</tr></thead><tbody>${at.join("")}</tbody></table>`;
   }
 
   function state() {
@@ -623,12 +652,16 @@
       about = "";
       const used = Math.min(k, spectrum.n);
       if (used > spectrum.top.length && spectrum.rest) {
-        refuse(`k is ${k}, and of this spectrum the ${spectrum.top.length} largest eigenvalues are known; expected no more latents than these`);
+        refuse(`k is ${k}, and of this spectrum the ${spectrum.top.length} largest eigenvalues are known; expected no more ` +
+          "latents than these");
       }
       let theta = null;
       if (objective.likelihood === "gaussian") {
         theta = objective.learned ? objective.beta * learnedSigma2(spectrum, used, objective.beta, objective.freeBits) : objective.weight.kl / (2 * objective.weight.data);
-        if (!theta) refuse(`σ² is learned, and k = ${k} latents can explain all the data (rank ${spectrum.rank} of n = ${spectrum.n}): no σ² above 0 is the best; expected fewer latents`);
+        if (!theta) {
+          refuse(`σ² is learned, and k = ${k} latents can explain all the data (rank ${spectrum.rank} of n = ` +
+            `${spectrum.n}): no σ² above 0 is the best; expected fewer latents`);
+        }
       }
       answer = theta ? gaussian(objective, spectrum, used, theta) : otherwise(objective);
       const advice = remedy(objective, spectrum, used, theta);
@@ -639,7 +672,8 @@
       part.keep.hidden = !advice?.keep;
       if (advice) {
         const text = compose(advice.loss.data, advice.loss.kl);
-        part.instead.textContent = advice.keep ? `To keep ${advice.keep === used ? `all ${latents(used)}` : `${advice.keep} of ${latents(used)}`}, write this instead (θ = ${digits(advice.theta)}):` :
+        const kept = advice.keep === used ? `all ${latents(used)}` : `${advice.keep} of ${latents(used)}`;
+        part.instead.textContent = advice.keep ? `To keep ${kept}, write this instead (θ = ${digits(advice.theta)}):` :
           `At β = ${digits(advice.beta)}${objective.learned ? ", the ELBO itself" : ""}:`;
         part.line.textContent = text;
         part.free.hidden = !advice.keep;
@@ -696,17 +730,21 @@
     file = null;
     await new Promise(done => setTimeout(done, 30)); // so that the words are seen
     try {
-      if (dropped.size > MOST.megabytes * 1e6) refuse(`it has ${Math.round(dropped.size / 1e6)} MB; expected at most ${MOST.megabytes}: take some of its rows at random`);
+      if (dropped.size > MOST.megabytes * 1e6) {
+        const size = Math.round(dropped.size / 1e6);
+        refuse(`it has ${size} MB; expected at most ${MOST.megabytes}: take some of its rows at random`);
+      }
       const found = table(await dropped.text()), side = Math.min(found.n, found.count);
       if (side > MOST.side || found.n * found.count * side / 2 > MOST.products) {
         const rows = Math.min(MOST.side, Math.floor(2 * MOST.products / found.n / Math.min(found.n, MOST.side)));
-        refuse(`${found.count.toLocaleString("en-US")} rows of ${found.n.toLocaleString("en-US")} columns are too many for this page; expected fewer: take ${rows.toLocaleString("en-US")} rows at random, or paste eigenvalues`);
+        refuse(`${grouped(found.count)} rows of ${grouped(found.n)} columns are too many for this page; expected fewer: ` +
+          `take ${grouped(rows)} rows at random, or paste eigenvalues`);
       }
       const mean = columnMeans(found), grand = total([...mean]) / found.n;
       file = {table: found, spread: 0};
       found.values.forEach(value => { file.spread += (value - grand) ** 2 / found.values.length; });
       if (!ofFile("given").rank) refuse("no column varies; expected data that do");
-      part.status.textContent = `${dropped.name}: ${found.count.toLocaleString("en-US")} rows, ${found.n.toLocaleString("en-US")} columns` +
+      part.status.textContent = `${dropped.name}: ${grouped(found.count)} rows, ${grouped(found.n)} columns` +
         `${found.header ? ", the first line taken as names" : ""}. Every column counts as a feature.`;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
