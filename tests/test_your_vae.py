@@ -494,6 +494,19 @@ def test_a_link_keeps_everything(chromium, page):  # noqa: F811
     other.context.close()
 
 
+def test_what_is_to_be_copied_is_copied_or_selected(page):
+    choose(page)
+    for name, allowed in (("line", False), ("code", True), ("link", True)):
+        page.evaluate("""allowed => Object.defineProperty(navigator, "clipboard", {configurable: true, value: allowed ?
+          {writeText: async text => { window.copied = text; }} : undefined})""", allowed)  # fmt: skip
+        button = page.locator(f"[data-copy={name}]")
+        button.click()
+        text = part(page, name).input_value() if name == "link" else part(page, name).text_content()
+        assert page.evaluate("allowed => allowed ? window.copied : String(getSelection())", allowed) == text
+        assert button.inner_text() == ("Copied" if allowed else "Selected")
+    page.wait_for_function("() => document.querySelector('[data-copy=link]').textContent === 'Copy the link'")
+
+
 def test_from_the_landing_page_to_what_to_write_instead(built, chromium):  # noqa: F811
     """One click, and no scrolling: theta of the mean squared error plus KL on MNIST, the verdict, and the line."""
     page, said = opened(chromium, built / "html" / "book" / "intro.html", VIEWS["desk"])

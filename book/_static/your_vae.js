@@ -397,7 +397,8 @@
   const part = Object.fromEntries([...root.querySelectorAll("[data-part]")].map(node => [node.dataset.part, node]));
   const option = (value, text) => new Option(text, value);
   const SCALES = {
-    image: {given: "in [0, 1]", twice: "in [−1, 1]", bytes: "from 0 to 255", all: "standardised: one mean and one deviation for all"},
+    image: {given: "in [0, 1]", twice: "in [−1, 1]", bytes: "from 0 to 255",
+      all: "standardised: one mean and one deviation for all"},
     table: {given: "each column standardised"},
     pasted: {given: "as pasted", twice: "times 2: [0, 1] made [−1, 1]", bytes: "times 255: [0, 1] made 0 to 255",
       unbytes: "divided by 255: 0 to 255 made [0, 1]"},
@@ -541,7 +542,8 @@
     const verdict = freeBits ? `Free bits keep every latent at ${digits(freeBits)} nats or more; without them ${alive} of ` +
       `${latents(k)} would live, at θ = ${digits(theta)}.` :
       !alive ? `θ = ${digits(theta)}, and no latent lives: the largest eigenvalue of the data is ${digits(largest)}.` :
-        alive < k ? `θ = ${digits(theta)}, and ${alive} of ${latents(k)} live in the linear VAE. The others have eigenvalues below θ.` :
+        alive < k ? `θ = ${digits(theta)}, and ${alive} of ${latents(k)} live in the linear VAE.` +
+          " The others have eigenvalues below θ." :
           `θ = ${digits(theta)}, and all ${latents(k)} live in the linear VAE.${more}`;
     const limit = learned ? beta * trace / spectrum.n : theta; // at collapse a learned σ² would be tr S/n
     const stable = freeBits ? ["no", "a step costs nothing while a latent has free bits left"] :
@@ -657,7 +659,8 @@
       }
       let theta = null;
       if (objective.likelihood === "gaussian") {
-        theta = objective.learned ? objective.beta * learnedSigma2(spectrum, used, objective.beta, objective.freeBits) : objective.weight.kl / (2 * objective.weight.data);
+        const {beta, learned, freeBits, weight} = objective;
+        theta = learned ? beta * learnedSigma2(spectrum, used, beta, freeBits) : weight.kl / (2 * weight.data);
         if (!theta) {
           refuse(`σ² is learned, and k = ${k} latents can explain all the data (rank ${spectrum.rank} of n = ` +
             `${spectrum.n}): no σ² above 0 is the best; expected fewer latents`);
@@ -687,8 +690,8 @@
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       said = about + error.message + ".";
-      const node = about === "The loss: " ? control.loss : about === "The data: " && own === "pasted" ? control.eigenvalues : null;
-      node?.setAttribute("aria-invalid", "true");
+      const wrong = {"The loss: ": control.loss, "The data: ": own === "pasted" ? control.eigenvalues : null}[about];
+      wrong?.setAttribute("aria-invalid", "true");
     }
     part.verdict.classList.toggle("refused", !answer);
     part.verdict.textContent = answer ? answer.verdict : said;
@@ -794,8 +797,13 @@
   });
   root.querySelectorAll("[data-copy]").forEach(button => button.addEventListener("click", async () => {
     const node = part[button.dataset.copy], text = node.value || node.textContent, before = button.textContent;
-    await navigator.clipboard?.writeText(text).catch(() => node.select ? node.select() : getSelection().selectAllChildren(node));
-    button.textContent = "Copied";
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch { // without permission it is selected, for the reader to copy
+      if (node.select) node.select(); else getSelection().selectAllChildren(node);
+      button.textContent = "Selected";
+    }
     setTimeout(() => { button.textContent = before; }, 1500);
   }));
   root.querySelector("form").addEventListener("submit", event => event.preventDefault());
