@@ -61,6 +61,7 @@ profile = "quick"
 
 # %% tags=["hide-input"]
 import itertools
+import textwrap
 
 import flint
 import numpy as np
@@ -316,13 +317,13 @@ for name, samples in sets.items():
             _ = early.load_state_dict(model.state_dict())
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-print("                     K        AU    KL>0.1   decoder")
+print("                         K      AU    KL>0.1   decoder")
 for name, found in stages.items():
     for epochs, one in zip((5, 30, 180), found, strict=True):
         counts = f"{one.active_units:8d}{one.units_above:10d}{one.decoder_units:10d}"
         print(f"{name:9s}{epochs:4d} epochs{one.kl:6.2f}{counts}")
     asked = one.forecast
-    print(f"{'':9s}the linear optimum{asked.kl:5.2f}{asked.survivors:8d}{(asked.kl_per_unit > 0.1).sum():10d}")
+    print(f"{'  linear optimum':20s}{asked.kl:6.2f}{asked.survivors:8d}{(asked.kl_per_unit > 0.1).sum():10d}")
 
 # %% [markdown]
 r"""
@@ -520,16 +521,17 @@ The trained network needs no such units at the end: it has found a use for them 
 Twenty groups of samples, each around a point of its own axis: $x = r e_j + \nu$, $r^2 = 20$, all groups equally
 frequent, and $\nu$ with every coordinate $\pm 0.2$. The covariance has $\lambda_1 = r^2/20 + 0.04 = 1.04$, nineteen
 times. Take $\theta = 1.4$. The linear forecast is that nothing lives, and by Theorem 12.1 collapse is a local maximum
-for every network. A decoder that *knows the groups*, though, can tell them apart with a single latent, for a price of
-some three nats, and save far more:
+for every smooth network. A decoder that *knows the groups*, though, can tell them apart with a single latent, for a
+price of some three nats, and save far more:
 
 > **Proposition 12.4** (A dead end far below the best). *Let $m$ groups of equal weight lie at $r e_1, \dots, r e_m$,
 > with noise $\nu$ of mean zero in each group. One latent with $q(z \mid x) = \mathcal N(c_j, s^2)$ for group $j$,
 > $c_j = (j - \tfrac{m+1}{2}) \Delta$, and the decoder $d(z) = r e_j$ for the $j$ with $c_j$ nearest to $z$ have, against
 > complete collapse, the gain*
 >
-> $$ \frac{r^2 (1 - \frac1m) - 2 r^2 P}{2\theta} - K, \qquad P = 2 \Big( 1 - \frac1m \Big) Q\Big( \frac{\Delta}{2s} \Big), \qquad
-> K = \tfrac12 \Big( \Delta^2\, \frac{m^2 - 1}{12} + s^2 - 1 - \log s^2 \Big) , $$
+> $$ \frac{r^2 (1 - \frac1m) - 2 r^2 P}{2\theta} - K, \qquad P = 2 \Big( 1 - \frac1m \Big) Q\Big( \frac{\Delta}{2s} \Big), $$
+>
+> $$ K = \tfrac12 \Big( \Delta^2\, \frac{m^2 - 1}{12} + s^2 - 1 - \log s^2 \Big) , $$
 >
 > *where $Q(t)$ is the probability that a standard normal variable exceeds $t$.*
 
@@ -718,7 +720,7 @@ for name, model, said in (
     ("θ = 0.1, 180 epochs", networks["digits"], loss),
 ):
     found = diagnose(model, x, said)
-    print(f"{name}: {found.verdict}.\n  {found.reason}")
+    print(textwrap.fill(f"{name}: {found.verdict}. {found.reason}", 84, subsequent_indent="  "))
 
 # %% tags=["hide-cell"]
 assert diagnose(dead, x, "mean(se) + kl").verdict == "asked for"
@@ -759,17 +761,18 @@ def compared(name, record):
 
 # %% tags=["hide-input"]
 rows = []
-print(f"{'':36s}{'θ':>8s}  forecast: live      K  measured: AU  KL>0.1      K     gap  further")
+print(f"{'':34s}{'':7s}  forecast         measured")
+print(f"{'':34s}{'θ':>7s}  live     K   AU  KL>0.1     K    gap  further")
 for name in SPECTRA:
     record = records.recorded(f"forecast-{name}", "laptop")
     for number, (said, asked, one, gap) in enumerate(compared(name, record)):
         if not number:
             title = plans.STUDIES[f"forecast-{name}"].title.split(", ")[-1]
-            print(f"{title}, λ₁ = {asked.lambda_1:.2f}, {asked.k} latents; {records.label(record)}")
+            print(f"{title}: λ₁ = {asked.lambda_1:.2f}, {asked.k} latents\n({records.label(record)})")
         alive, active = (one.kl_per_unit > 0.1).sum().item(), int(one.active_units)
         rows.append((name, asked, one.kl.item(), alive, gap))
-        line = f"  {said:34s}{asked.theta:8.4g}{asked.survivors:16d}{asked.kl:7.2f}{active:14d}{alive:8d}"
-        print(f"{line}{one.kl.item():7.2f}{round(gap, 1) + 0.0:+8.1f}{one.further_gain.item():9.2f}")
+        line = f"  {said:32s}{asked.theta:7.3g}{asked.survivors:6d}{asked.kl:6.1f}{active:5d}{alive:8d}"
+        print(f"{line}{one.kl.item():6.1f}{round(gap, 1) + 0.0:+7.1f}{one.further_gain.item():9.2f}")
 
 # %% tags=["hide-input"]
 alive_rows = [(name, asked, found, alive, gap) for name, asked, found, alive, gap in rows if asked.survivors]
