@@ -344,3 +344,30 @@ def test_dequantised_digits_are_the_digits_with_noise():
     noise = x * 17 - grey
     assert noise.mean() == pytest.approx(0.5, abs=0.005) and noise.var() == pytest.approx(1 / 12, abs=0.002)
     np.testing.assert_array_equal(data.DATA["digits-dequantised"](), x)
+
+
+def test_data_of_the_forecasts():
+    table, patches = data.DATA["breast-cancer"](), data.DATA["patches-8"]()
+    assert table.shape == (569, 30) and patches.shape == (10_000, 192) and patches.dtype == np.uint8
+    np.testing.assert_allclose(table.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(table.std(axis=0), 1, rtol=1e-5)
+    gaussian, moments = data.DATA["mnist-gaussian"](), data.mnist_moments("subset")
+    assert gaussian.shape == (10_000, 784) and gaussian.dtype == np.float32
+    found = moments.eigenvectors[:, :20].T @ (gaussian - moments.mean).T
+    np.testing.assert_allclose(found.var(axis=1), moments.eigenvalues[:20], rtol=0.06)
+    assert abs(((found / found.std(axis=1, keepdims=True)) ** 4).mean() - 3) < 0.1
+
+
+@needs_mnist
+def test_a_part_of_mnist_has_its_recorded_moments():
+    x = data.DATA["mnist-10000"]()
+    np.testing.assert_allclose(x.mean(axis=0) / 255, data.mnist_moments("subset").mean, atol=1e-12)
+
+
+def test_own_data_is_read_as_it_is_meant(tmp_path):
+    x = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    for dtype, expected in ((np.uint8, np.uint8), (np.float64, np.float32), (np.int64, np.float32)):
+        np.save(tmp_path / "x.npy", x.astype(dtype))
+        found = data.load(str(tmp_path / "x.npy"))
+        assert found.dtype == expected and found.shape == (2, 12)
+        np.testing.assert_array_equal(found, x.reshape(2, 12))

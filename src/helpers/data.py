@@ -1,6 +1,6 @@
 """Data sets: bundled, synthetic, and MNIST with its recorded moments (Appendix D).
 
-Serves chapters 00 to 11. MNIST is looked for in ``$BOOK_DATA``, then in the user's cache, then downloaded through
+Serves chapters 00 to 12. MNIST is looked for in ``$BOOK_DATA``, then in the user's cache, then downloaded through
 torchvision into that cache, and its checksum is verified wherever it comes from. A file under ``$BOOK_DATA``, or linked
 into the cache, is the reader's and never touched. The linear chapters need only MNIST's moments, which travel with the
 package as exact integer sums. ``python -m helpers.data`` makes those records again.

@@ -1,9 +1,9 @@
 """The equation ledger: which equation was checked, by what means, to what error; and what was proved exactly.
 
-Serves chapters 00 to 08. Each opens a `Ledger` and passes every check through it. A check compares two computations
-of the same quantity, prints one line that is the same on every machine, and raises when they differ. A certificate
-decides a claim in exact arithmetic, with no tolerance. When the environment variable ``BOOK_LEDGER`` names a folder,
-both are also written there as JSON; the book's ledger and errata pages are made from those files.
+Serves chapters 00 to 08 and 12. Each opens a `Ledger` and passes every check through it. A check compares two
+computations of the same quantity, prints one line that is the same on every machine, and raises when they differ. A
+certificate decides a claim in exact arithmetic, with no tolerance. When the environment variable ``BOOK_LEDGER`` names
+a folder, both are also written there as JSON; the book's ledger and errata pages are made from those files.
 """
 
 import json

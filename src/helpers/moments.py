@@ -1,6 +1,6 @@
 """The first two moments of a data set: all that a linear Gaussian model ever sees of it.
 
-Serves chapters 00 to 05 and 07. S in the paper's Eqs 10-12 and 20-22, and the eigenvalues and eigenvectors of
+Serves chapters 00 to 05, 07 and 12. S in the paper's Eqs 10-12 and 20-22, and the eigenvalues and eigenvectors of
 Eqs 7-8, are those of the covariance kept here, which divides by N.
 
 One rule says what is rounding, here and in all that builds on this module. The covariance is brought to unit

@@ -1,4 +1,4 @@
-"""The book's figures, from arrays, white behind in dark mode too and legible in grey. Serves chapters 00 to 11."""
+"""The book's figures, from arrays, white behind in dark mode too and legible in grey. Serves chapters 00 to 12."""
 
 import ast
 import importlib

@@ -1,6 +1,6 @@
 """Recorded runs: what a study leaves behind, as NetCDF 3 files that say where they come from.
 
-Serves chapters 09 to 11, which show them, and `studies`, which makes them. A record is an `xarray.Dataset` over the
+Serves chapters 09 to 12, which show them, and `studies`, which makes them. A record is an `xarray.Dataset` over the
 dimensions member, epoch, unit and snapshot. Its attributes name the study and the profile, and `parts` lists the calls
 it was made by, each with the keys of `PROVENANCE`. The variables `set_*` say what each member was, and `SCHEMA` what
 every variable is. A file has a further attribute, `digest`: a checksum of every other byte of it.

@@ -1,6 +1,6 @@
 """Posterior collapse predicted: the linear VAE at its optimum, in closed form, from the eigenvalues of the covariance.
 
-Serves chapter 07. Each function takes the eigenvalues lambda, descending, the noise variance and the weight
+Serves chapters 07 and 12. Each function takes the eigenvalues lambda, descending, the noise variance and the weight
 `beta` of the KL term; only the product theta = beta sigma2 decides what collapses. Where a function takes k,
 the eigenvalues are all n of them; elsewhere any part of the spectrum will do, one latent for each. An eigenvalue
 is taken at its word: what is rounding was decided where it was made (`helpers.moments`). In nats, averaged over the
