@@ -22,7 +22,7 @@ paper.
 > **In short**
 >
 > - A loss of squared errors is $E/2\theta + K$ up to a factor, and $\theta$ can be read off. If the largest eigenvalue of
->   the data is below $\theta$, complete collapse is a local maximum, whatever the networks.
+>   the data is below $\theta$, complete collapse is a local maximum for all smooth networks.
 > - Let $J = -E/2\theta - K$. The best linear VAE has a $J$ in closed form. A network with less is not trained to its
 >   best, and its counts of living units say nothing.
 > - A further affine unit raises $J$ by $\tfrac12 (\rho - 1 - \log \rho)$ if the residual covariance has an eigenvalue
@@ -821,7 +821,7 @@ fitted noise, which only held-out data tell. One seed each.
 - Further affine units gain $\tfrac12 \sum (\rho - 1 - \log \rho)$ (Theorem 12.3), and surgery measures what was
   predicted.
 - Collapse can be a local maximum three nats below the best (Proposition 12.4), where free bits that are taken away
-  again find a way out; and it can be the best there is (Proposition 12.5), where every rescue costs.
+  again find a way out; and it can be the best there is (Proposition 12.5), where no rescue gains.
 
 ## Exercises
 
