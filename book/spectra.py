@@ -52,7 +52,7 @@ def spectra():
     return {
         "mnist": pictures("MNIST, 28 × 28", data.mnist_moments()),
         "digits": pictures("digits, 8 × 8 (scikit-learn)", Moments.from_samples(data.digits())),
-        "faces": recorded("faces, 64 × 64 in colour (CelebA)", faces, count),
+        "faces": recorded("faces, 64 × 64 in colour (CelebA)", faces, count, kind="pixels"),
         "patches": pictures("pieces of photographs, 16 × 16 in colour", Moments.from_samples(patches)),
         "breast-cancer": standardised("breast cancer, a table of 30 columns", load_breast_cancer()),
         "wine": standardised("wine, a table of 13 columns", load_wine()),

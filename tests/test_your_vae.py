@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 import types
 from functools import cache
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ import readme_picture
 import spectra
 import test_objective
 import torch
+from pairs import ROOT
 from sklearn.datasets import load_breast_cancer, load_wine
 from test_page import AXE, CHROMIUM, RUN_AXE, VIEWS, chromium, opened  # noqa: F401
 
@@ -118,6 +120,14 @@ def expected(loss, data, k, batch, scale="given"):
         "Distortion": shown(found.distortion),
         "σ², if learned": "none" if learned is None else shown(learned),
     }
+
+
+def test_every_way_to_scale_gives_numbers(page):
+    for name in page.eval_on_selector_all("[name=data] option", "nodes => nodes.map(node => node.value)"):
+        choose(page, data=name)
+        for scale in page.eval_on_selector_all("[name=scale] option", "nodes => nodes.map(node => node.value)"):
+            choose(page, data=name, scale=scale)
+            assert name == "file" or numbers(page)["λ₁/θ"] > 0, (name, scale)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -662,7 +672,8 @@ def test_the_snippets_run(page, tmp_path, monkeypatch):
         "datamodule": None,
         "encoder": lambda x: [x @ weights[:, :2], x @ weights[:, 2:], None],
         "decoder": lambda z: 1 / (1 + np.exp(-z @ weights[:, :2].T)),
-        "x_test": x.numpy().astype(float),
+        "x_train": x.numpy().astype(float)[:30],
+        "x_test": x.numpy().astype(float)[30:],
         **dict(zip(("mean", "logvar", "x", "reconstructions"), rng.standard_normal((4, 9, 3)), strict=True)),
     }
     snippets = page.eval_on_selector_all(".highlight-python pre", "nodes => nodes.map(node => node.textContent)")
@@ -674,7 +685,11 @@ def test_the_snippets_run(page, tmp_path, monkeypatch):
     assert len(snippets) == 5 and sum(text.startswith(tuple(VERDICTS)) for text in printed) == 3
     assert len(network.logged) == 5
     command = page.locator(".highlight-bash pre").inner_text()
-    done = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, check=False)
+    program, *arguments = shlex.split(command)
+    assert program in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers.diagnose", *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode != 2 and done.stderr == "" and (tmp_path / "report.html").is_file()
 
 

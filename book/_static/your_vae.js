@@ -399,6 +399,7 @@
   const SCALES = {
     image: {given: "in [0, 1]", twice: "in [−1, 1]", bytes: "from 0 to 255",
       all: "standardised: one mean and one deviation for all"},
+    pixels: {given: "in [0, 1]", twice: "in [−1, 1]", bytes: "from 0 to 255"}, // of which the eigenvalues alone are known
     table: {given: "each column standardised"},
     pasted: {given: "as pasted", twice: "times 2: [0, 1] made [−1, 1]", bytes: "times 255: [0, 1] made 0 to 255",
       unbytes: "divided by 255: 0 to 255 made [0, 1]"},
