@@ -61,7 +61,12 @@ def test_the_loss_is_restated_as_it_is_read(moments):
 def test_what_is_measured_stands_beside_what_is_predicted(found):
     rows = {row[0]: row for row in report.rows(found)}
     assert rows["K, KL divergence in nats"][2:] == (f"{found.forecast.kl:.4g}", f"{found.kl:.4g}")
-    assert rows["J above the best linear VAE's"] == ("J above the best linear VAE's", "exact", "", f"{found.gap:.4g}")
+    assert rows["J above the best linear VAE's"] == (
+        "J above the best linear VAE's",
+        "measured",
+        "",
+        f"{found.gap:.4g}",
+    )
     assert all(predicted or measured for _, _, predicted, measured in rows.values())
     for written in (report.text(found), report.markdown(found)):
         assert all(cell in written for row in rows.values() for cell in row) and found.reason in written
@@ -118,6 +123,23 @@ def test_degenerate_spectra_are_drawn_and_told():
         plt.close("all")
     assert "equals theta = 1" in report.verdict(forecast([1.0, 0.5], 1, "0.5*sum(se) + kl"))[1]
     assert report.verdict(forecast(moments_of_noise(), 2, "sum(bce) + 0.01*kl"))[0] == "alive"
+
+
+def test_what_is_called_exact_depends_on_the_likelihood_and_on_the_threshold():
+    for loss, J in (("0.5*sum(se) + kl", "J = -E / (2 theta) - K"), ("sum(bce) + kl", "J = -E / beta - K")):
+        x = (np.random.default_rng(0).random((200, 5)) < 0.3).astype(float)
+        model = (lambda x: (x[:, :2] - 0.3, 0 * x[:, :2])), (lambda z: np.full((len(z), 5), 0.3))
+        rows = {row[0]: row[1] for row in report.rows(diagnose.diagnose(model, x, loss))}
+        assert J in rows and rows["what these would add to J"] == ("approximate" if "bce" in loss else "exact")
+    for theta, said in ((0.9, "no"), (1.0, "not decided"), (1.1, "yes")):
+        rows = {row[0]: row[2] for row in report.rows(forecast([1.0, 0.5], 1, f"0.5*sum(se) + {theta}*kl"))}
+        assert rows["complete collapse is a local maximum"] == said
+
+
+def test_free_bits_and_not_an_eigenvalue_are_the_reason_where_they_are():
+    for loss in ("0.5*sum(se) + 9*max(kl, 0.1)", "sum(bce) + 99*max(kl, 0.1)"):
+        headline, reason = report.verdict(forecast(moments_of_noise(), 2, loss))
+        assert headline == "alive" and "free bits" in reason and "above" not in reason
 
 
 def moments_of_noise():

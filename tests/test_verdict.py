@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from helpers import codes, diagnose
-from helpers.verdict import VERDICTS, judged
+from helpers.forecast import forecast
+from helpers.moments import Moments
+from helpers.verdict import VERDICTS, at_collapse, judged
 
 X = np.random.default_rng(0).standard_normal((200, 3))
 MODEL = (lambda x: (x[:, :2] / 2, 0 * x[:, :2] - 1)), (lambda z: np.column_stack([z, z[:, 0]]))
@@ -40,6 +42,17 @@ def test_nothing_is_said_within_the_error_of_the_draws(name, value):
     found = replace(BASE, **NONE | {"further_units": 1, name: value})
     assert judged(found)[0] == ("worse than linear" if name == "gap" else "another unit would pay")
     assert judged(replace(found, J_error=0.2))[0] == "settled"
+
+
+def test_at_the_threshold_collapse_is_not_called_a_maximum():
+    for theta, maximum in ((1.0, False), (1.1, True)):
+        predicted = forecast([1.0, 0.5, 0.5], 2, f"0.5*sum(se) + {theta}*kl")
+        verdict, reason = judged(replace(BASE, **NONE | {"forecast": predicted, "kl": 0.01}))
+        assert verdict == "asked for" and ("local maximum" in reason) == maximum
+        assert ("no linear VAE does better" in reason) == (not maximum)
+    x = np.random.default_rng(0).integers(0, 2, (50, 1)).astype(float)  # one feature: its score eigenvalue is 1
+    scores = replace(forecast(Moments.from_samples(x), 1, "sum(bce) + kl"), lambda_1=1.0)
+    assert "equals beta = 1" in at_collapse(scores) and "linear" not in at_collapse(scores)
 
 
 def test_the_reason_tells_idle_units_from_too_few():

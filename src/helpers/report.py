@@ -1,7 +1,7 @@
 """A forecast or a diagnosis for people: in words, as text, Markdown or one HTML file, and as a figure.
 
-Serves chapter 12. Every number stands beside what it is: predicted (by linear theory), measured, exact, or a rule of
-thumb.
+Serves chapter 12. Every number stands beside what it is: predicted (by linear theory), measured, exact (but for
+the draws of z), or a rule of thumb.
 """
 
 import html as escape
@@ -14,7 +14,7 @@ from helpers import plots, spectrum
 from helpers._validation import instance, integer, positive
 from helpers.forecast import Forecast
 from helpers.objective import TERMS, at_theta
-from helpers.verdict import NATS, Diagnosis
+from helpers.verdict import NATS, Diagnosis, at_collapse
 
 DATA_TERMS = {"bernoulli": "the binary cross-entropy", "gaussian": "the squared error"} | {
     likelihood: f"the {name}" for likelihood, name in TERMS.values() if likelihood not in ("bernoulli", "gaussian")
@@ -55,27 +55,18 @@ def verdict(found):
             "measured only",
             f"For a {predicted.objective.likelihood} likelihood nothing exact is known before training.",
         )
-    limit = "theta" if predicted.theta is not None else "beta"
-    value = predicted.theta if predicted.theta is not None else predicted.objective.beta
-    if predicted.lambda_1 == value:
-        return "asked for", (
-            f"The largest eigenvalue equals {limit} = {value:.4g}: to second order nothing is gained or lost by "
-            "leaving complete collapse, and no linear VAE does better."
-        )
     if predicted.collapse_is_stable:
-        return "asked for", (
-            f"The largest eigenvalue, {predicted.lambda_1:.4g}, is below {limit} = {value:.4g}: complete collapse is a "
-            "local maximum of this loss, for every smooth decoder."
-        )
-    if predicted.survivors is None:
-        return "alive", (
-            f"{predicted.unstable} directions lie above {limit} = {value:.4g}: complete collapse is no maximum of "
-            "this loss."
-        )
-    return "alive", (
-        f"The largest eigenvalue, {predicted.lambda_1:.4g}, is above theta = {value:.4g}: complete collapse is no "
-        f"maximum of this loss. In the best linear VAE {predicted.survivors} of {predicted.k} latents live."
-    )
+        return "asked for", at_collapse(predicted)
+    if predicted.objective.free_bits:
+        why = "With free bits each direction that varies may be used at no charge"
+    elif predicted.theta is None:
+        why = f"{predicted.unstable} directions lie above beta = {predicted.objective.beta:.4g}"
+    else:
+        why = f"The largest eigenvalue, {predicted.lambda_1:.4g}, is above theta = {predicted.theta:.4g}"
+    said = f"{why}: complete collapse is no maximum of this loss."
+    if predicted.survivors is not None:
+        said += f" In the best linear VAE {predicted.survivors} of {predicted.k} latents pay for themselves."
+    return "alive", said
 
 
 def restated(found):
@@ -127,7 +118,13 @@ def rows(found):
     def own(name):
         return said(None if measured is None else getattr(measured, name))
 
+    gaussian = predicted.theta is not None
+    further = "exact" if gaussian else "approximate"
     stable = {True: "yes", False: "no", None: ""}[predicted.collapse_is_stable]
+    if predicted.collapse_is_stable and predicted.lambda_1 == (
+        predicted.theta if gaussian else predicted.objective.beta
+    ):
+        stable = "not decided"
     table = [
         ("largest eigenvalue", "exact", said(predicted.lambda_1), ""),
         ("complete collapse is a local maximum", "exact", stable, ""),
@@ -136,10 +133,10 @@ def rows(found):
         ("latents that live; units above 0.1 nats", "linear", said(predicted.survivors), own("units_above")),
         ("K, KL divergence in nats", "linear", said(predicted.kl), own("kl")),
         ("E, error of the data term", "linear", said(predicted.distortion), own("distortion")),
-        ("J = -E / (2 theta) - K", "linear", said(predicted.J), own("J")),
-        ("J above the best linear VAE's", "exact", "", own("gap")),
-        ("further affine units that would pay", "exact", "", own("further_units")),
-        ("what these would add to J", "exact", "", own("further_gain")),
+        (f"J = -E / {'(2 theta)' if gaussian else 'beta'} - K", "linear", said(predicted.J), own("J")),
+        ("J above the best linear VAE's", "measured", "", own("gap")),
+        ("further affine units that would pay", further, "", own("further_units")),
+        ("what these would add to J", further, "", own("further_gain")),
         ("J above the linear VAE's, held out", "measured", "", own("held_out_gap")),
         ("units whose mean varies by 0.01", "rule of thumb", "", own("active_units")),
         ("units that the decoder uses", "rule of thumb", "", own("decoder_units")),
@@ -193,8 +190,7 @@ def remedies(found):
     said = []
     if measured is not None and measured.verdict == "worse than linear":
         said.append(
-            "Train longer, at a smaller rate, or start from the best linear VAE: there are at least "
-            f"{-measured.gap:.4g} nats to be had."
+            f"Train longer, at a smaller rate, or start from the best linear VAE: it has {-measured.gap:.4g} nats more."
         )
     elif measured is not None and measured.verdict == "another unit would pay":
         how = "train on or restart the idle units" if measured.k > measured.units_above else "give it more latents"
@@ -247,7 +243,7 @@ def text(found):
     --------
     >>> from helpers.forecast import forecast
     >>> said = text(forecast([4.0, 2.0, 1.0], k=2, objective="0.5*sum(se) + 5*kl")).splitlines()
-    >>> print(said[0][:58])
+    >>> print(said[0][:57])
     ASKED FOR. The largest eigenvalue, 4, is below theta = 5:
     >>> print(said[-2][:55])
     - For 2 latents multiply the weight of the KL by 0.283,

@@ -13,9 +13,11 @@ from helpers.forecast import Forecast
 NATS = 0.1  # what a unit, a gap or a gain has to exceed before anything is said of it
 ERRORS = 3  # standard errors that a difference has to exceed likewise
 VERDICTS = {  # in the order in which they are tried
-    "asked for": "complete collapse is a local maximum of this loss, and the network is there",
-    "worse than linear": "the best linear VAE with as many latents has more: the network is not trained to its best",
-    "another unit would pay": "a further affine unit would raise it: training is unfinished or stuck, or latents lack",
+    "asked for": "complete collapse is a local maximum of this loss, or at the threshold, and the network is there",
+    "worse than linear": "the best linear VAE with as many latents has more: a network that contains the linear maps "
+    "is not trained to its best",
+    "another unit would pay": "a further affine unit would raise it: training is unfinished or stuck, or the network "
+    "has too few latents or is too small",
     "parked at free bits": "most units carry what costs nothing, and no more",
     "memorising": "what it gains over the best linear VAE on the training data, it loses on held-out data",
     "measured only": "nothing exact is known for this likelihood",
@@ -80,7 +82,8 @@ class Diagnosis:
         Measured: eigenvalues of the residual covariance over theta, descending (`residual`). For a Bernoulli likelihood
         of the whitened scores over beta, cross-validated, and to second order only.
     further_units : int or None
-        How many of them exceed 1: affine units that would pay. Exact on these samples, for a Gaussian likelihood.
+        How many of them exceed 1: affine units that would pay. For a Gaussian likelihood exact on these samples, but
+        for the error of the draws.
     further_gain : float or None
         Predicted: what those would add to J. Exact likewise, and `with_linear_units` attains it; free bits would add to
         it. For a Bernoulli likelihood an approximation.
@@ -127,6 +130,32 @@ class Diagnosis:
     notes: tuple
 
 
+def at_collapse(predicted):
+    """What is known of small steps from complete collapse, where no eigenvalue is above theta or beta: a sentence.
+
+    Parameters
+    ----------
+    predicted : Forecast
+        Whose `collapse_is_stable` is true.
+
+    Returns
+    -------
+    str
+    """
+    gaussian = instance("predicted", predicted, Forecast).theta is not None
+    limit, value = ("theta", predicted.theta) if gaussian else ("beta", predicted.objective.beta)
+    if predicted.lambda_1 == value:
+        linear = ", and no linear VAE does better" if gaussian else ""
+        return (
+            f"The largest eigenvalue equals {limit} = {value:.4g}: to second order nothing is gained or lost by "
+            f"leaving complete collapse{linear}."
+        )
+    return (
+        f"The largest eigenvalue, {predicted.lambda_1:.4g}, is below {limit} = {value:.4g}: complete collapse is a "
+        f"local maximum of this loss, {'whatever the networks' if gaussian else 'for every smooth decoder'}."
+    )
+
+
 def judged(found):
     """The first of `VERDICTS` that holds for a diagnosis that has none yet, and why.
 
@@ -142,24 +171,23 @@ def judged(found):
     doubt = max(NATS, ERRORS * (found.J_error or 0.0))
     below = found.gap is not None and found.gap < -doubt
     if predicted.collapse_is_stable and found.kl < NATS:
-        of, limit = ("data", found.theta) if found.theta is not None else ("scores", predicted.objective.beta)
         reason = (
-            f"The largest eigenvalue of the {of}, {predicted.lambda_1:.4g}, is not above {limit:.4g}, so that complete "
-            f"collapse is a local maximum of this loss, and with K = {found.kl:.2g} nats the network is there. Whether "
-            "something better lies far away is not said."
+            f"{at_collapse(predicted)} With K = {found.kl:.2g} nats the network is there. Whether something better "
+            "lies far away is not said."
         )
         if below:
-            reason += f" Its output is not yet the mean of the data, which costs {-found.gap:.4g} nats."
+            reason += f" Its J is {-found.gap:.4g} nats below that of collapse to the mean of the data."
         return "asked for", reason
     if below:
         return "worse than linear", (
             f"J is {-found.gap:.4g} nats below that of the best linear VAE with {found.k} latents at the same theta. "
             f"There {predicted.survivors} units pay for themselves; here {found.units_above} carry more than {NATS:g} "
-            "nats. What the units of such a network do says nothing about the optimum."
+            "nats. Unless it cannot be linear, as with a sigmoid at its end, it is not trained to its best, and its "
+            "units say nothing about the optimum."
         )
     if found.further_gain is not None and found.further_gain > doubt:
         why = (
-            f"while {idle} of its {found.k} units lie idle: training is unfinished or stuck"
+            f"while {idle} of its {found.k} units lie idle: it is unfinished or stuck, or too small"
             if idle
             else f"and all its {found.k} units are in use: it has too few latents"
         )
@@ -174,8 +202,8 @@ def judged(found):
         )
     if found.held_out_gap is not None and found.held_out_gap < -max(NATS, 2 * found.held_out_error):
         return "memorising", (
-            f"J is {found.gap:.4g} nats above the best linear VAE on the training data, and on held-out data "
-            f"{-found.held_out_gap:.4g} below it, with an error of {found.held_out_error:.2g}."
+            f"J is {found.gap:+.4g} nats from the best linear VAE's on the training data, and on held-out data "
+            f"{found.held_out_gap:+.4g}, with an error of {found.held_out_error:.2g}."
         )
     if found.J is None:
         return "measured only", f"For a {predicted.objective.likelihood} likelihood nothing exact is known."
