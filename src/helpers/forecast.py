@@ -2,14 +2,12 @@
 
 Serves chapter 12. Two kinds of statement stand here, and `Forecast` says of each field which it is.
 
-For every smooth decoder: near complete collapse write q(z | x) = p(z) (1 + e(x, z)) and d(z) = mu + h(z), with e and h
-small. To second order the ELBO over beta gains
-
-    E_p [ E_x[e (x - mu)]^T h / theta - |h|^2 / (2 theta) - E_x[e^2] / 2 ],
-
-which is largest at e = (x - mu)^T h / theta, where it is E_p[h^T (S - theta I) h] / (2 theta^2). So if lambda_1, the
-largest eigenvalue of S, is below theta, every small change of any encoder and decoder loses, and collapse is a strict
-local maximum; if it is above, a linear change gains. Whether something better lies far away it does not say.
+For every encoder and decoder (Theorem 12.1): if lambda_1, the largest eigenvalue of the data's covariance, is below
+theta, complete collapse is a strict local maximum: whatever has the encoder's means and log variances near 0 on all
+samples has less, unless it is the same. If it is above, a linear change gains; at equality nothing is decided. Whether
+something better lies far away this does not say. Under a Bernoulli likelihood the same holds to second order along
+smooth changes, with `score_eigenvalues` and beta, as log p(x | z) then changes by (x - p)^T g - g^T A g / 2 with the
+logits' change g.
 
 For the linear VAE alone: which units live at the optimum and what they carry, in closed form (`helpers.spectrum`).
 """
@@ -46,11 +44,12 @@ class Forecast:
         The first of them.
     unstable : int or None
         Directions in which complete collapse is no maximum: eigenvalues above theta, or above beta for a Bernoulli
-        likelihood. Exact for every smooth decoder. With free bits every direction that varies.
+        likelihood. Exact for every decoder, at a theta that is held where it is. With free bits every direction that
+        varies.
     collapse_is_stable : bool or None
-        Whether `unstable` is 0. Below the threshold, complete collapse is then a strict local maximum for every smooth
-        decoder and encoder. At equality the second order decides nothing: for a linear decoder collapse is still the
-        optimum, for any other nothing is known.
+        Whether `unstable` is 0. Below the threshold, complete collapse is then a strict local maximum, whatever encoder
+        and decoder are. At equality the second order decides nothing: under a Gaussian likelihood collapse is still the
+        optimum of the linear VAE, and of others nothing is known.
     survivors : int or None
         Units that pay for themselves in the best linear VAE, lambda > theta, at most k. Exact for linear VAEs; for
         others a rule of thumb.

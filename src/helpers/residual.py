@@ -6,17 +6,18 @@ r(x) = E_q[x - d(z)], the squared error changes by
 
     E |x - d(z) - W y|^2 - E |x - d(z)|^2 = E_x |r(x) - W m(x)|^2 + tr(W^T W D) - E_x |r(x)|^2,
 
-in which z occurs through r(x) alone: this is a linear VAE on the data r(x). So its optimum is known (Theorem 1's, with
-theta for sigma2). The columns of W lie along eigenvectors u of the covariance of r, each with an eigenvalue rho theta
-above theta, and are of length sqrt(rho theta - theta); the best mean is m = sqrt(rho theta - theta) / (rho theta) times
-u^T (r(x) - E r), the best variance D = 1 / rho, and the value J = -E / (2 theta) - K rises by
+in which z occurs through r(x) alone: this is a linear VAE on the data r(x). So its optimum is known (Theorem 7.1; the
+whole is Theorem 12.3). The columns of W lie along eigenvectors u of the covariance of r, each with an eigenvalue
+rho theta above theta, and are of length sqrt(rho theta - theta); the best mean is sqrt(rho theta - theta) / (rho theta)
+times u^T (r(x) - E r), the best variance D = 1 / rho, and the value J = -E / (2 theta) - K rises by
 
     (1/2) sum of rho - 1 - log rho    over the rho > 1 that are used.
 
-That is exact for every decoder, smooth or not, on the samples that r is averaged over. The encoder that attains it is
-affine in r(x), and as general as an encoder can be. One that has to be affine in x itself attains the same sum with
-the covariance of the best affine prediction of r from x in place of that of r, and so no more. An offset beside W y
-would add the square of the mean of r over 2 theta; it is no unit, and is left out.
+That is exact for every decoder, smooth or not, on the samples that r is averaged over; measured it is up to the error
+of the draws of z. The encoder that attains it is affine in r(x), and no other does better; a network has to be large
+enough to compute r(x) before it can have such a unit of its own. An encoder that has to be affine in x itself attains
+the same sum with the covariance of the best affine prediction of r from x in place of that of r, and so no more. An
+offset beside W y would add the square of the mean of r over 2 theta; it is no unit, and is left out.
 """
 
 import math
