@@ -217,10 +217,11 @@ powers of $e^{-\ell}$, so
 
 $$ w - 1 = h + O(r), \qquad h = \sum_i m_i z_i + \tfrac12 \ell_i (z_i^2 - 1), $$
 
-where $r(x) = \sum_i (m_i^2 + \tfrac12 \ell_i^2)$, with a factor in $O$ that is at most $C (1 + |z|^4)\, e^{C \delta (1 + |z|^2)}$. Under the prior $z_i$ and $z_i^2 - 1$ have
-the variances 1 and 2 and are uncorrelated, hence $\mathbb E_p h^2 = r$; and since $r \le C \delta^2$, all that is
-left out adds no more than a share of order $\delta$: $\mathbb E_p (w - 1)^2 / \bar w \le r\, (1 + C \delta)$, once
-$\delta$ is so small that the exponentials can be integrated. The KL of one sample is
+where $r(x) = \sum_i (m_i^2 + \tfrac12 \ell_i^2)$, and the factor in $O$ is at most
+$C (1 + |z|^4)\, e^{C \delta (1 + |z|^2)}$. Under the prior $z_i$ and $z_i^2 - 1$ have the variances 1 and 2 and are
+uncorrelated, hence $\mathbb E_p h^2 = r$. Since $r \le C \delta^2$, all that is left out adds a share of order $\delta$
+at most, once $\delta$ is so small that the exponentials can be integrated:
+$\mathbb E_p (w - 1)^2 / \bar w \le r\, (1 + C \delta)$. The KL of one sample is
 $\tfrac12 \sum_i (m_i^2 + e^{\ell_i} - 1 - \ell_i) \ge \tfrac12 r\, (1 - C \delta)$. So, with another $C$,
 
 $$ J + \frac{\operatorname{tr} S}{2\theta} \le \Big[ \frac{\lambda_1}{\theta} (1 + C \delta) - 1 \Big] K , $$
@@ -735,8 +736,7 @@ r"""
 
 The $K$ and the counts of a forecast are promises about linear VAEs. How good are they for deep ones, on data that are
 not Gaussian? Five data sets, five losses, each network with one hidden layer of 256 (64 for the table) in
-encoder and decoder, one seed, trained by Adam at $10^{-3}$, falling to zero over the last third. Up to a factor a
-loss *is* the objective of a Gaussian VAE with $\sigma^2 = \theta$, so the book's engine trains the five side by side;
+encoder and decoder, one seed, trained by Adam at $10^{-3}$, falling to zero over the last third.
 `python -m helpers.studies run forecast-digits --profile laptop` makes a run again. In the table *live* are the units of
 the best linear VAE, *gap* is to its $J$, and *further* is what further affine units would add.
 """
@@ -823,12 +823,10 @@ samples a part is fitted noise, which only held-out data tell. One seed each.
 - A loss of squared errors is $E/2\theta + K$; the first loss that comes to mind has $\theta = n/2$ and asks for
   collapse.
 - $\lambda_1 < \theta$ makes complete collapse a local maximum of $J$, whatever encoder and decoder are (Theorem 12.1).
-- A network that contains the linear maps and is below the linear floor is not at its best (Proposition 12.2); counts of
-  active units mislead while training goes on.
-- Further affine units gain $\tfrac12 \sum (\rho - 1 - \log \rho)$ (Theorem 12.3), and surgery measures what was
-  predicted.
-- Collapse can be a local maximum more than three nats below another network (Proposition 12.4), where free bits that
-  are taken away again find a way out; and it can be the best there is (Proposition 12.5), where no rescue gains.
+- A network that contains the linear maps and is below the linear floor is not at its best (Proposition 12.2).
+- Further affine units gain $\tfrac12 \sum (\rho - 1 - \log \rho)$ (Theorem 12.3), as surgery confirms.
+- Collapse can be a local maximum more than three nats below another network (Proposition 12.4), and it can be the best
+  there is (Proposition 12.5).
 
 ## Exercises
 
