@@ -55,6 +55,8 @@ def test_the_loss_is_restated_as_it_is_read(moments):
     objective = read("2*mean(se) + 0.5*max(kl, 0.25)", n=64, k=4)
     said = report.restated(predicted)
     assert f"{objective.data:g} times the squared error" in said and "0.5 times the KL" in said
+    each = read("nll(sigma2) + kl", sigma2=np.linspace(0.1, 1, 64))
+    assert "of each feature over its own sigma2" in report.restated(forecast(moments, 4, each))
     assert "0.25 nats are free" in said and f"theta = {objective.theta():g}" in said
 
 

@@ -85,13 +85,17 @@ def restated(found):
     term = DATA_TERMS[objective.likelihood]
     if objective.learned:
         term = "the negative log density, whose sigma2 is learned"
+    if objective.sigma2:
+        term = "the squared error, that of each feature over its own sigma2,"
     said = (
         f"For one sample the loss is {objective.data:.6g} times {term} summed over {predicted.n} features, plus "
         f"{objective.kl:.6g} times the KL divergence summed over {predicted.k} latents."
     )
     if objective.free_bits:
         said += f" Of each latent {objective.free_bits:g} nats are free."
-    if theta is not None:
+    if objective.sigma2:
+        said += f" In units of these deviations that is theta = {theta:.6g}."
+    elif theta is not None:
         said += f" That is theta = {theta:.6g}: a Gaussian decoder of noise variance {theta:.6g} with the KL weighed 1."
     else:
         said += f" The KL divergence weighs beta = {objective.beta:.6g} beside the data term; it implies no sigma2."
