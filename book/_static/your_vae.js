@@ -548,7 +548,7 @@
           `θ = ${digits(theta)}, and all ${latents(k)} live in the linear VAE.${more}`;
     const limit = learned ? beta * trace / spectrum.n : theta; // at collapse a learned σ² would be tr S/n
     const stable = freeBits ? ["no", "a step costs nothing while a latent has free bits left"] :
-      largest < limit ? ["yes", "a small step away from it loses, whatever the smooth decoder"] :
+      largest < limit ? ["yes", "a small step away from it loses, whatever the decoder"] :
         largest > limit ? ["no", "a small step along the first eigenvector gains, if the networks can take it"] :
           ["at the threshold", ""];
     const ratio = [row("θ = βσ²", digits(theta), learned ? "at the linear VAE’s optimum, as σ² is learned" : ""),
