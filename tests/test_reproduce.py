@@ -25,7 +25,7 @@ def test_your_own_data(tmp_path, monkeypatch, capsys):
             assert number and kinds[number - 1] == "python"
             continue
         if kind == "bash":
-            for line in text.splitlines():
+            for line in text.replace("\\\n", " ").splitlines():
                 (command,) = (one for one in COMMANDS if line.startswith(one))
                 assert COMMANDS[command](shlex.split(line.removeprefix(command))) == 0, line
             capsys.readouterr()
