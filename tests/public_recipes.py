@@ -430,7 +430,11 @@ def theory():
         "spectrum.tuned_sigma2": Recipe(spectrum.tuned_sigma2, whole_spectrum),
         "spectrum.elbo": Recipe(spectrum.elbo, whole_spectrum | {"noise": pos(0.5, **OPTIONAL)}),
         "spectrum.learned_sigma2": Recipe(spectrum.learned_sigma2, learned),
-        **{f"standing.{name}": Recipe(getattr(standing, name), at_its_end) for name in ("linear_floor", "describe")},
+        **{
+            f"standing.{name}": Recipe(getattr(standing, name), at_its_end)
+            for name in ("linear_floor", "describe", "beside")
+        },
+        "standing.further_gain": Recipe(standing.further_gain, {"record": at_its_end["record"]}),
         "standing.fell": Recipe(standing.fell, {"record": at_its_end["record"]}),
         "standing.slope": Recipe(standing.slope, {"history": gains}),
         "standing.undecided": Recipe(
@@ -506,6 +510,7 @@ def instruments(folder):
     found = codes.measure((encode, decode), X, "gaussian", 1)
     bits = codes.measure((encode, lambda z: 1 / (1 + np.exp(-decode(z)))), BITS, "bernoulli", 1)
     measured, predicted = diagnose.of_codes(found, "se + kl"), forecast.forecast(SPECTRUM, 2, "se + kl")
+    collapsed = forecast.forecast(SPECTRUM, 2, "se + 99*kl")
     np.savez(folder / "codes.npz", x=X, mean=MEAN, logvar=LOGVAR, reconstructions=[X, X + 1])
     np.save(folder / "x.npy", X)
     asked = ["forecast", "--data", str(folder / "x.npy"), "--latents", "2", "--loss", "se + kl", "--json"]
@@ -513,7 +518,7 @@ def instruments(folder):
 
     def callback(**arguments):
         with mock.patch.dict("sys.modules", {"lightning": lightning, "lightning.pytorch": lightning}):
-            return monitor.callback(X, **arguments) and None
+            return monitor.callback(**arguments) and None
 
     wider = residual.with_linear_units((encode, decode), X, "se + kl", 2)
     M = moments.Moments(MU, COVARIANCE, 10)
@@ -580,6 +585,7 @@ def instruments(folder):
         "residual.with_linear_units": Recipe(residual.with_linear_units, {**model, **loss, "units": whole(2)}),
         "residual.Widened.encode": Recipe(wider.encode, {"x": a(X, same="strided, tensor")}),
         "residual.Widened.decode": Recipe(wider.decode, {"z": a(np.hstack([MEAN, MEAN]), same="strided, tensor")}),
+        "verdict.at_collapse": Recipe(verdict.at_collapse, {"predicted": thing(collapsed)}),
         "verdict.judged": Recipe(verdict.judged, {"found": thing(measured)}),
         "diagnose.diagnose": Recipe(
             diagnose.diagnose, {**model, **loss, "held_out": dataclasses.replace(model["loader"], takes="None")}
@@ -606,7 +612,16 @@ def instruments(folder):
         },
         "monitor.callback": Recipe(
             callback,
-            {"objective": thing("se + kl", "loss"), "every": whole(1), "prefix": word("p/", takes="empty text")},
+            {
+                "loader": thing(
+                    X, "batch", takes="sparse, ragged, empty list, list, set, generator"
+                ),  # it is not read yet
+                "objective": thing("se + kl", "loss"),
+                "every": whole(1),
+                "sigma2": function(len, **OPTIONAL),
+                "batch": whole(4, **OPTIONAL),
+                "prefix": word("p/", takes="empty text"),
+            },
         ),
         "diagnose_cli.main": Recipe(
             diagnose_cli.main,

@@ -38,7 +38,7 @@ FLOORS = {
     "residual": {"_models", "_networks", "_validation", "codes", "forecast"},
     "diagnose": {"_networks", "_validation", "codes", "collapse", "forecast", "moments", "residual", "verdict"},
     "report": {"_validation", "forecast", "objective", "plots", "spectrum", "verdict"},
-    "monitor": {"_validation", "diagnose", "objective"},
+    "monitor": {"_models", "_validation", "diagnose", "objective"},
     "diagnose_cli": {"_files", "_validation", "codes", "diagnose", "forecast", "moments", "objective", "report"},
     "scorecard": {"_validation", "ledger"},
     "standing": {"_validation", "records", "spectrum"},

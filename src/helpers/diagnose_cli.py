@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from helpers import codes, diagnose, report
 from helpers._files import whole
-from helpers._validation import instance, path_of, words
+from helpers._validation import instance, path_of
 from helpers.forecast import forecast
 from helpers.moments import Moments, covariance_eigenvalues
 from helpers.objective import GRAMMAR, PRESETS, read
@@ -209,7 +209,9 @@ def main(arguments=None):
         When they are no list of texts.
     """
     if arguments is not None:
-        arguments = [words("an entry of arguments", one) for one in instance("arguments", arguments, (list, tuple))]
+        arguments = [
+            instance("an entry of arguments", one, str) for one in instance("arguments", arguments, (list, tuple))
+        ]
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

@@ -7,6 +7,7 @@ affine units would add, and `drift` how far from convergence the units are.
 import importlib
 import math
 
+from helpers._models import batches_of
 from helpers._validation import brief, instance, integer
 from helpers.diagnose import diagnose
 from helpers.objective import Objective, read
@@ -68,13 +69,16 @@ def callback(loader, objective, every=1, sigma2=None, batch=None, prefix="collap
     Raises
     ------
     ValueError
-        When an argument is not what is expected; of the loader only once it is used.
+        When an argument is not what is expected; of the loader's batches only once they are used.
     ImportError
         When Lightning is not installed; `numbers` serves any other loop.
     """
+    batches_of(loader)  # refuses what holds no batches
     every, prefix = integer("every", every, 1, 2**31), instance("prefix", prefix, str)
     if isinstance(instance("objective", objective, (str, Objective)), str):
-        read(objective, 1009, 1009, batch or 1009)  # any fault of it now, and not after the first epoch
+        read(
+            objective, 1009, 1009, 1009 if batch is None else batch
+        )  # any fault of it now, and not after the first epoch
     if sigma2 is not None and not callable(sigma2):
         raise ValueError(f"sigma2 is {brief(sigma2)}; expected a function of the module, or None")
     for name in ("lightning.pytorch", "pytorch_lightning"):
