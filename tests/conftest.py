@@ -17,7 +17,7 @@ SLOW = {
     *("test_bernoulli.py", "test_plots.py", "test_workflows.py", "test_docstrings.py", "test_reconstructions.py"),
     *("test_vae.py", "test_lockstep.py", "test_checkpoint.py", "test_evaluation.py", "test_linear_vae.py"),
     *("test_your_vae.py", "test_diagnose.py", "test_diagnose_cli.py", "test_residual.py", "test_report.py"),
-    *("test_reproduce.py", "test_monitor.py"),
+    *("test_reproduce.py", "test_monitor.py", "test_records.py"),
 }
 
 
